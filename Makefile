@@ -1,0 +1,92 @@
+# Short names for what one does with kiln. Cargo knows what to build; make only calls it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+export PATH := $(PATH):/usr/sbin:/sbin:$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+KILN := $(TARGET)/release/kiln
+IMAGE := debian/bookworm
+
+# Where the tests find their images; not the user's own. Kept as long as scripts/test-images says.
+export KILN_TEST_IMAGES ?= $(TARGET)/images
+
+# Where packages for images come from; empty: this host's own apt configuration.
+export KILN_MIRROR ?=
+
+# Seconds for each fuzzer.
+FUZZ_SECONDS ?= 60
+
+prefix ?= /usr/local
+bindir ?= $(prefix)/bin
+mandir ?= $(prefix)/share/man
+datadir ?= $(prefix)/share
+
+.PHONY: help build demo test check fmt clippy deny doc shell fuzz man install clean
+
+help: ## say what there is to make
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+build: ## build target/release/kiln
+	@scripts/setup build
+	cargo build --release --locked
+
+demo: ## install what is missing, build kiln and an image, run examples/hello.yml in a guest
+	@scripts/setup build run images
+	cargo build --release --locked
+	@$(KILN) image list --json 2>/dev/null | grep -qF '"name":"$(IMAGE)"' || \
+		{ set -x; $(KILN) image build $${KILN_MIRROR:+--mirror "$$KILN_MIRROR"} $(IMAGE); }
+	@TIMEFORMAT='demo: examples/hello.yml took %0R s, all included'; time $(KILN) run examples/hello.yml
+
+test: ## install what is missing, build an image for tests, run all tests, also in real guests
+	@scripts/setup build run images tests
+	cargo build --workspace --all-features --locked
+	@scripts/test-images $(TARGET)/debug/kiln $(KILN_TEST_IMAGES)
+	cargo test --workspace --all-features --locked --no-fail-fast 2>&1 | scripts/count-tests
+
+check: fmt clippy deny doc shell ## formatting, lints, dependencies, documents, shell scripts
+
+fmt: ## is the code formatted?
+	cargo fmt --all --check
+
+clippy: ## lints, with warnings denied
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+
+deny: ## are the dependencies what deny.toml wants?
+	@scripts/setup --ci
+	cargo deny --locked check bans licenses sources
+	@if timeout 120 cargo deny --locked fetch db >/dev/null 2>&1 </dev/null; then \
+		cargo deny --locked check advisories; \
+	else \
+		echo 'deny: advisories are NOT checked: their database cannot be fetched from here'; \
+	fi
+
+doc: ## does the documentation build without warnings?
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps --locked
+
+shell: ## shellcheck of the scripts
+	shellcheck scripts/setup scripts/test-images scripts/count-tests .ci/run fuzz/run
+	shellcheck --exclude=SC1091,SC2034,SC2154 images/debian/genimg images/debian/guest-* images/debian/*/genimg
+
+fuzz: ## run each fuzzer for FUZZ_SECONDS
+	@scripts/setup build fuzz
+	fuzz/run $(FUZZ_SECONDS)
+
+man: build ## write the man pages into docs/man
+	$(KILN) man docs/man
+
+install: build ## install the binary, man pages and completions below prefix
+	install -D -m 755 $(KILN) $(DESTDIR)$(bindir)/kiln
+	install -d $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(datadir)/bash-completion/completions \
+		$(DESTDIR)$(datadir)/zsh/site-functions $(DESTDIR)$(datadir)/fish/vendor_completions.d
+	$(KILN) man $(DESTDIR)$(mandir)/man1
+	$(KILN) completions bash >$(DESTDIR)$(datadir)/bash-completion/completions/kiln
+	$(KILN) completions zsh >$(DESTDIR)$(datadir)/zsh/site-functions/_kiln
+	$(KILN) completions fish >$(DESTDIR)$(datadir)/fish/vendor_completions.d/kiln.fish
+
+clean: ## remove what was built, the tests' images too
+	cargo clean
+	rm -rf fuzz/target

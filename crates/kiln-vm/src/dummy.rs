@@ -1,0 +1,186 @@
+//! A machine for tests: its guests are ready in milliseconds, run commands with
+//! the host's own bash in a private home directory, and can be told to misbehave.
+//!
+//! What the step engine sends is run for real, so a test that passes here has
+//! seen the same scripts that a virtual machine gets. A guest's commands find a
+//! few words of its own on their `PATH`:
+//!
+//! | word | does |
+//! |---|---|
+//! | `fail CODE` | exits with the code |
+//! | `flood BYTES [long]` | prints that much, in lines or as a single one |
+//! | `garbage` | prints bytes that are no text |
+//! | `hang` | never ends |
+//! | `vanish`, `panic` | the guest is gone |
+//! | `cut` | the connection is lost, the guest lives |
+//!
+//! Packages whose name begins with `no-such` can't be installed (100),
+//! repositories whose source does can't be added (2).
+//!
+//! It is no jail: whoever writes its scripts is trusted with this user's files.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use self::guest::DummyGuest;
+use crate::{
+    image::Image,
+    machine::{Gone, Guest, GuestSpec, Login, Machine, StartError},
+    network::Network,
+};
+
+mod guest;
+#[cfg(test)]
+mod tests;
+
+/// How a guest comes to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// At once.
+    #[default]
+    Ready,
+    /// After this long.
+    Slow(Duration),
+    /// Never: starting takes until somebody gives up.
+    Hangs,
+    /// It runs but nobody can log in.
+    NeverAnswers,
+    /// It powers itself off before anybody can log in.
+    PowersOff,
+    /// The host has no room for it.
+    NoSpace,
+    /// The image is broken.
+    BadImage,
+}
+
+/// What a guest was asked for, as tests see it afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// [`Machine::start`] was called.
+    Start,
+    /// [`Guest::exec`] with this command.
+    Exec(String),
+    /// [`Guest::add_repository`] with this name and source.
+    AddRepository(String, String),
+    /// [`Guest::install`] with these packages.
+    Install(Vec<String>),
+    /// [`Guest::fresh_login`].
+    FreshLogin,
+    /// [`Guest::stop`].
+    Stop,
+}
+
+/// Decides at a call whether something happens to the guest.
+type Fault = dyn Fn(&Call) -> bool + Send + Sync;
+
+/// The machine.
+#[derive(Clone, Default)]
+pub struct Dummy {
+    start: Start,
+    words: Vec<String>,
+    vanish: Option<Arc<Fault>>,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl Dummy {
+    /// A machine whose guests come to be like this.
+    #[must_use]
+    pub fn new(start: Start) -> Self {
+        Self {
+            start,
+            ..Self::default()
+        }
+    }
+
+    /// Guests know one more word: a bash script.
+    #[must_use]
+    pub fn with_word(mut self, word: &str, script: &str) -> Self {
+        self.words.extend([word.to_owned(), script.to_owned()]);
+        self
+    }
+
+    /// What to start in this directory when the image doesn't matter.
+    #[must_use]
+    pub fn spec(dir: PathBuf) -> GuestSpec {
+        GuestSpec {
+            image: Image {
+                name: "dummy".into(),
+                arch: "amd64".into(),
+                base: dir.clone(),
+                dir: dir.clone(),
+                login: Login::default(),
+            },
+            memory_mib: None,
+            cpus: 1,
+            network: Network::None,
+            dir,
+        }
+    }
+
+    /// Guests power themselves off at the first call that this is true for.
+    #[must_use]
+    pub fn vanishing_at(mut self, fault: impl Fn(&Call) -> bool + Send + Sync + 'static) -> Self {
+        self.vanish = Some(Arc::new(fault));
+        self
+    }
+
+    /// What the guests were asked for so far.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.calls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Notes the call; whether the guest is to vanish at it.
+    fn note(&self, call: Call) -> bool {
+        let vanish = self.vanish.as_ref().is_some_and(|fault| fault(&call));
+        self.calls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(call);
+        vanish
+    }
+}
+
+#[async_trait]
+impl Machine for Dummy {
+    async fn start(&self, spec: &GuestSpec) -> Result<Box<dyn Guest>, StartError> {
+        self.note(Call::Start);
+        match self.start {
+            Start::Ready => {}
+            Start::Slow(time) => tokio::time::sleep(time).await,
+            Start::Hangs => std::future::pending().await,
+            Start::NeverAnswers => {
+                return Err(StartError::NoLogin {
+                    reason: "nothing answered on its SSH port",
+                    detail: "the dummy's console".into(),
+                });
+            }
+            Start::PowersOff => {
+                return Err(StartError::Gone {
+                    gone: Gone::PoweredOff,
+                    detail: "the dummy's console".into(),
+                });
+            }
+            Start::NoSpace => {
+                let dir = spec.dir.display();
+                return Err(StartError::Host(format!("{dir}: no space left on device")));
+            }
+            Start::BadImage => {
+                let dir = spec.image.dir.display();
+                return Err(StartError::Image(format!("{dir}: not a qcow2 file")));
+            }
+        }
+        let guest = DummyGuest::start(self.clone(), spec).await;
+        Ok(Box::new(guest.map_err(|error| {
+            StartError::Host(format!("the dummy guest can't run bash: {error}"))
+        })?))
+    }
+}

@@ -1,0 +1,51 @@
+//! Images: directories in builds.sr.ht's layout, and the `functions` file
+//! that drives each.
+
+mod digest;
+pub mod functions;
+pub mod qcow2;
+mod store;
+
+use std::path::PathBuf;
+
+use crate::machine::Login;
+
+pub use store::{FindError, Listed, Store};
+
+/// An image for one architecture, found; its parts are checked when it starts.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// As the manifest has it: `debian/bookworm`.
+    pub name: String,
+    /// The architecture's directory: `amd64`.
+    pub arch: String,
+    /// The images directory that it is in.
+    pub base: PathBuf,
+    /// The image's directory: `…/debian/bookworm`.
+    pub dir: PathBuf,
+    /// How commands are run in it.
+    pub login: Login,
+}
+
+impl Image {
+    /// The disk.
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join(&self.arch).join("root.img.qcow2")
+    }
+
+    /// The kernel, where the image has one beside its disk.
+    #[must_use]
+    pub fn kernel(&self) -> Option<PathBuf> {
+        let kernel = self.dir.join(&self.arch).join("vmlinuz");
+        kernel.is_file().then_some(kernel)
+    }
+
+    /// The version: a digest of the image's directory.
+    ///
+    /// # Errors
+    /// When a file of it can't be read.
+    pub fn digest(&self) -> std::io::Result<String> {
+        digest::of_directory(&self.dir)
+    }
+}

@@ -1,0 +1,148 @@
+//! What kiln looks at in a disk before QEMU opens it.
+//!
+//! A disk is hostile: a qcow2 may name any file of the host as its backing or
+//! data file, and QEMU would open it. So the header is read here, and such a
+//! disk is refused. Format: QEMU's docs/interop/qcow2.txt.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+const MAGIC: [u8; 4] = *b"QFI\xfb";
+/// The fixed header of version 3, up to and with `incompatible_features`.
+const HEADER_LEN: usize = 80;
+/// Bit 2 of `incompatible_features`: the data is in another file.
+const EXTERNAL_DATA: u64 = 1 << 2;
+/// More than any image of a distribution; a header may say anything.
+const MAX_VIRTUAL_SIZE: u64 = 2 << 40;
+
+/// What a disk's header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// How large the guest sees it, in bytes.
+    pub virtual_size: u64,
+}
+
+/// Why a disk is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It can't be read.
+    #[error("can't be read: {0}")]
+    Io(#[from] io::Error),
+    /// It is something else.
+    #[error("is no qcow2 file; convert it with `qemu-img convert -O qcow2`")]
+    NotQcow2,
+    /// A version that nobody knows.
+    #[error("is a qcow2 file of version {0}; kiln knows 2 and 3")]
+    Version(u32),
+    /// It would make QEMU open another file.
+    #[error(
+        "refers to another file ({0}); make it whole with `qemu-img convert -O qcow2`"
+    )]
+    External(&'static str),
+    /// It is larger than makes sense.
+    #[error("says that it is {0} bytes large; the limit is 2 TiB")]
+    Huge(u64),
+    /// It has no size.
+    #[error("says that it is empty")]
+    Empty,
+}
+
+/// Reads and checks a disk's header.
+///
+/// # Errors
+/// [`Refused`].
+pub fn inspect(path: &Path) -> Result<Disk, Refused> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(Refused::NotQcow2);
+    }
+    let mut header = Vec::with_capacity(HEADER_LEN);
+    File::open(path)?
+        .take(HEADER_LEN as u64)
+        .read_to_end(&mut header)?;
+    parse(&header)
+}
+
+fn parse(header: &[u8]) -> Result<Disk, Refused> {
+    if header.get(..4) != Some(&MAGIC) {
+        return Err(Refused::NotQcow2);
+    }
+    let version = be32(header, 4).ok_or(Refused::NotQcow2)?;
+    let backing = be64(header, 8).ok_or(Refused::NotQcow2)?;
+    let virtual_size = be64(header, 24).ok_or(Refused::NotQcow2)?;
+    let incompatible = match version {
+        2 => 0,
+        3 => be64(header, 72).ok_or(Refused::NotQcow2)?,
+        other => return Err(Refused::Version(other)),
+    };
+    if backing != 0 {
+        return Err(Refused::External("a backing file"));
+    }
+    if incompatible & EXTERNAL_DATA != 0 {
+        return Err(Refused::External("an external data file"));
+    }
+    match virtual_size {
+        0 => Err(Refused::Empty),
+        size if size > MAX_VIRTUAL_SIZE => Err(Refused::Huge(size)),
+        virtual_size => Ok(Disk { virtual_size }),
+    }
+}
+
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    let word = bytes.get(at..at + 4)?;
+    word.try_into().ok().map(u32::from_be_bytes)
+}
+
+fn be64(bytes: &[u8], at: usize) -> Option<u64> {
+    let word = bytes.get(at..at + 8)?;
+    word.try_into().ok().map(u64::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header(version: u32, backing: u64, size: u64, incompatible: u64) -> Vec<u8> {
+        let mut header = vec![0; HEADER_LEN];
+        header[..4].copy_from_slice(&MAGIC);
+        header[4..8].copy_from_slice(&version.to_be_bytes());
+        header[8..16].copy_from_slice(&backing.to_be_bytes());
+        header[24..32].copy_from_slice(&size.to_be_bytes());
+        header[72..80].copy_from_slice(&incompatible.to_be_bytes());
+        header
+    }
+
+    #[test]
+    fn a_plain_disk_is_accepted() {
+        let disk = parse(&header(3, 0, 1 << 30, 0)).unwrap();
+        assert_eq!(disk.virtual_size, 1 << 30);
+    }
+
+    #[test]
+    fn a_disk_that_refers_to_another_file_is_refused() {
+        let backing = parse(&header(2, 512, 1 << 30, 0));
+        assert!(matches!(backing, Err(Refused::External("a backing file"))));
+        let data = parse(&header(3, 0, 1 << 30, EXTERNAL_DATA));
+        assert!(matches!(data, Err(Refused::External("an external data file"))));
+    }
+
+    #[test]
+    fn a_disk_of_a_size_that_makes_no_sense_is_refused() {
+        assert!(matches!(parse(&header(3, 0, 0, 0)), Err(Refused::Empty)));
+        let huge = parse(&header(3, 0, u64::MAX, 0));
+        assert!(matches!(huge, Err(Refused::Huge(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = parse(&bytes);
+            let mut named = MAGIC.to_vec();
+            named.extend(bytes);
+            let _ = parse(&named);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The helper's side: two stages of the kiln binary.
+//!
+//! 1. [`main`] leaves the host's namespaces. A process can't itself move into
+//!    a new pid namespace, so it starts
+//! 2. [`init_main`], pid 1 in there, which serves the control socket (its
+//!    standard input) until that ends. When pid 1 exits, the kernel kills all
+//!    other processes of the namespace: nothing inside can survive.
+//!
+//! Both are single-threaded and run before anything else of the binary does.
+
+use std::{
+    io,
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    path::Path,
+    process::{Child, Command, ExitCode, Stdio},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    io::FdFlags,
+    mount::{MountFlags, MountPropagationFlags},
+    process::{Pid, PidfdFlags, Signal, WaitOptions},
+    thread::UnshareFlags,
+};
+
+use super::{
+    INIT_COMMAND, netlink,
+    protocol::{self, Reply, Request},
+};
+
+/// The first stage. `isolation` is the helper's argument: `full` or `none`.
+#[must_use]
+pub fn main(isolation: &str) -> ExitCode {
+    match enter(isolation) {
+        Ok(status) => status,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The second stage: pid 1 inside.
+#[must_use]
+pub fn init_main(isolation: &str) -> ExitCode {
+    match serve(isolation == "full") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the parent reads it from a pipe")]
+fn complain(error: &io::Error) {
+    eprintln!("{error}");
+}
+
+fn enter(isolation: &str) -> io::Result<ExitCode> {
+    if isolation == "full" {
+        unshare()?;
+    }
+    let mut init = Command::new("/proc/self/exe")
+        .args([INIT_COMMAND, isolation])
+        .spawn()?;
+    // Only init holds the control socket from here on, so that kiln sees its
+    // end as soon as init is gone.
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    init.wait()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn unshare() -> io::Result<()> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let flags = UnshareFlags::NEWUSER
+        | UnshareFlags::NEWNS
+        | UnshareFlags::NEWPID
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWNET;
+    #[expect(unsafe_code, reason = "rustix has no safe form")]
+    // SAFETY: descriptors stay shared (no FILES), and this is the only thread.
+    unsafe { rustix::thread::unshare_unsafe(flags) }?;
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("0 {} 1", uid.as_raw()))?;
+    std::fs::write("/proc/self/gid_map", format!("0 {} 1", gid.as_raw()))
+}
+
+/// The process that was started inside.
+struct Running {
+    child: Child,
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+fn serve(isolated: bool) -> io::Result<()> {
+    let stdin = io::stdin();
+    let socket = stdin.as_fd();
+    let mut running: Option<Running> = None;
+    loop {
+        let mut interest = vec![PollFd::new(&socket, PollFlags::IN)];
+        if let Some(running) = &running {
+            interest.push(PollFd::new(&running.pidfd, PollFlags::IN));
+        }
+        // Orphans of the process inside become init's children; nobody tells
+        // us when they end, so look now and then.
+        let second = Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        match rustix::event::poll(&mut interest, Some(&second)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let asked = interest.first().is_some_and(|fd| !fd.revents().is_empty());
+        if let Some(status) = running.as_mut().and_then(|running| ended(&mut running.child)) {
+            running = None;
+            protocol::send(socket, &Reply::Exited { status }, &[])?;
+        }
+        reap_orphans(running.as_ref());
+        if asked && !answer(socket, isolated, &mut running)? {
+            return Ok(());
+        }
+    }
+}
+
+fn ended(child: &mut Child) -> Option<u8> {
+    let status = child.try_wait().ok().flatten()?;
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Some(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// Reaps what `functions` left behind, but never the process itself, whose
+/// status is still wanted.
+fn reap_orphans(running: Option<&Running>) {
+    if running.is_none() {
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+    }
+}
+
+/// Serves one request; `false` when kiln closed the socket.
+fn answer(
+    socket: BorrowedFd<'_>,
+    isolated: bool,
+    running: &mut Option<Running>,
+) -> io::Result<bool> {
+    let Some((request, fds)) = protocol::receive::<Request>(socket)? else {
+        if let Some(running) = running {
+            // Without namespaces nobody else would.
+            let _ = rustix::process::kill_process_group(running.pid, Signal::KILL);
+        }
+        return Ok(false);
+    };
+    let result = match request {
+        Request::Setup {
+            ruleset,
+            resolv_conf,
+        } => set_up(isolated, ruleset.as_deref(), resolv_conf.as_deref()).map(|pid| {
+            let ready = Reply::Ready { pid };
+            (ready, None)
+        }),
+        Request::Spawn {
+            argv,
+            env,
+            cwd,
+            stdout,
+            stderr,
+        } => spawn(&harmless(isolated, argv), env, &cwd, (stdout, stderr), fds).map(|started| {
+            *running = Some(started);
+            (Reply::Done, None)
+        }),
+        Request::Connect { address } => {
+            TcpStream::connect(address).map(|stream| (Reply::Done, Some(OwnedFd::from(stream))))
+        }
+        Request::Listen { address } => {
+            TcpListener::bind(address).map(|stream| (Reply::Done, Some(OwnedFd::from(stream))))
+        }
+    };
+    let (reply, fd) = result.unwrap_or_else(|error| {
+        let message = error.to_string();
+        (Reply::Failed { message }, None)
+    });
+    let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+    protocol::send(socket, &reply, &fds)?;
+    Ok(true)
+}
+
+/// Makes the namespaces what they should be. Returns our pid as the host sees
+/// it, which is our own view when there are no namespaces.
+fn set_up(isolated: bool, ruleset: Option<&str>, resolv: Option<&Path>) -> io::Result<u32> {
+    if !isolated {
+        return Ok(std::process::id());
+    }
+    // Still the host's /proc: it has our pid as the host sees it.
+    let pid = std::fs::read_link("/proc/self")?
+        .to_str()
+        .and_then(|pid| pid.parse().ok())
+        .ok_or_else(|| io::Error::other("/proc/self makes no sense"))?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private)?;
+    let hardened = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("proc", "/proc", "proc", hardened, None)
+        .map_err(|error| context("mount /proc", &error.into()))?;
+    if let Some(file) = resolv {
+        rustix::mount::mount_bind(file, "/etc/resolv.conf")
+            .map_err(|error| context("bind /etc/resolv.conf", &error.into()))?;
+    }
+    rustix::system::sethostname(b"kiln")?;
+    netlink::bring_loopback_up().map_err(|error| context("loopback", &error))?;
+    if let Some(ruleset) = ruleset {
+        load_rules(ruleset)?;
+    }
+    Ok(pid)
+}
+
+fn load_rules(ruleset: &str) -> io::Result<()> {
+    let mut nft = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| context("nft", &error))?;
+    if let Some(mut stdin) = nft.stdin.take() {
+        io::Write::write_all(&mut stdin, ruleset.as_bytes())?;
+    }
+    let output = nft.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!(
+        "nft refused the network's rules: {}",
+        said.trim()
+    )))
+}
+
+/// Takes every capability from what runs inside: it could change the rules of
+/// its network otherwise. Without namespaces it must at least not outlive us.
+fn harmless(isolated: bool, argv: Vec<String>) -> Vec<String> {
+    let mut words = vec!["setpriv", "--no-new-privs"];
+    if isolated || rustix::process::geteuid().is_root() {
+        words.extend(["--bounding-set", "-all", "--inh-caps", "-all"]);
+    }
+    if !isolated {
+        words.extend(["--pdeathsig", "KILL"]);
+    }
+    words.push("--");
+    words.into_iter().map(str::to_owned).chain(argv).collect()
+}
+
+fn spawn(
+    argv: &[String],
+    env: Vec<(String, String)>,
+    cwd: &Path,
+    (stdout, stderr): (bool, bool),
+    fds: Vec<OwnedFd>,
+) -> io::Result<Running> {
+    let mut fds = fds.into_iter();
+    let stdout = if stdout { fds.next() } else { None };
+    let stderr = if stderr { fds.next() } else { None };
+    let inherited: Vec<OwnedFd> = fds.collect();
+    for fd in &inherited {
+        rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
+    }
+    let mut argv = argv.iter().map(|word| name_descriptors(word, &inherited));
+    let program = argv
+        .next()
+        .ok_or_else(|| io::Error::other("nothing to execute"))?;
+    let child = Command::new(&program)
+        .args(argv)
+        .env_clear()
+        .envs(env)
+        .current_dir(cwd)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(stdout.map_or_else(Stdio::null, Stdio::from))
+        .stderr(stderr.map_or_else(Stdio::null, Stdio::from))
+        .spawn()
+        .map_err(|error| context(&program, &error))?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("a process without an id"))?;
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    Ok(Running { child, pid, pidfd })
+}
+
+fn name_descriptors(word: &str, fds: &[OwnedFd]) -> String {
+    use std::os::fd::AsRawFd;
+    let mut word = word.to_owned();
+    for (index, fd) in fds.iter().enumerate() {
+        word = word.replace(&format!("{{fd{index}}}"), &fd.as_raw_fd().to_string());
+    }
+    word
+}
+
+fn context(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}

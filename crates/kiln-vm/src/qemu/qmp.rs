@@ -1,0 +1,211 @@
+//! QEMU's control protocol, as much of it as kiln speaks.
+//!
+//! One JSON object per line, requests answered in order, events in between
+//! (QEMU's docs/interop/qmp-spec.txt). The other end may be a QEMU that its
+//! guest took over: lines are bounded and nothing in them is believed further
+//! than its type.
+
+use std::{io, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixStream, unix::OwnedReadHalf, unix::OwnedWriteHalf},
+    sync::{Mutex, mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// Longer than any answer to what we ask.
+const MAX_LINE: u64 = 1 << 20;
+/// QEMU answers at once unless it hangs.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why a command had no answer. For the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum QmpError {
+    /// QEMU is gone or its socket is.
+    #[error("QEMU's control socket: {0}")]
+    Io(#[from] io::Error),
+    /// QEMU said no.
+    #[error("QEMU refuses {command}: {reason}")]
+    Refused {
+        /// What was asked.
+        command: &'static str,
+        /// QEMU's words.
+        reason: String,
+    },
+    /// QEMU said nothing.
+    #[error("QEMU does not answer")]
+    Silent,
+}
+
+/// What QEMU told of the guest's end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Events {
+    /// The guest asked for its power to be cut, or to be reset.
+    pub shut_down: bool,
+    /// The guest told of a panic.
+    pub panicked: bool,
+    /// The host had no space for what the guest wrote.
+    pub disk_full: bool,
+}
+
+/// A connection.
+pub struct Qmp {
+    write: Mutex<OwnedWriteHalf>,
+    answers: Mutex<mpsc::Receiver<Value>>,
+    events: watch::Receiver<Events>,
+    reader: JoinHandle<()>,
+}
+
+impl Qmp {
+    /// Greets QEMU.
+    ///
+    /// # Errors
+    /// [`QmpError`].
+    pub async fn connect(stream: UnixStream) -> Result<Arc<Self>, QmpError> {
+        let (read, write) = stream.into_split();
+        let (answer_tx, answers) = mpsc::channel(4);
+        let (event_tx, events) = watch::channel(Events::default());
+        let reader = tokio::spawn(read_lines(read, answer_tx, event_tx));
+        let qmp = Self {
+            write: Mutex::new(write),
+            answers: Mutex::new(answers),
+            events,
+            reader,
+        };
+        qmp.execute("qmp_capabilities", json!({})).await?;
+        Ok(Arc::new(qmp))
+    }
+
+    /// Runs a command.
+    ///
+    /// # Errors
+    /// [`QmpError`].
+    pub async fn execute(
+        &self,
+        command: &'static str,
+        arguments: Value,
+    ) -> Result<Value, QmpError> {
+        let mut answers = self.answers.lock().await;
+        let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
+        line.push('\n');
+        self.write.lock().await.write_all(line.as_bytes()).await?;
+        let answer = timeout(ANSWER_DEADLINE, answers.recv())
+            .await
+            .map_err(|_| QmpError::Silent)?
+            .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        match answer.get("error") {
+            None => Ok(answer.get("return").cloned().unwrap_or(Value::Null)),
+            Some(error) => {
+                let reason = error.get("desc").and_then(Value::as_str);
+                let reason = reason.unwrap_or("no reason given").to_owned();
+                Err(QmpError::Refused { command, reason })
+            }
+        }
+    }
+
+    /// A command of the human monitor; its answer is text.
+    ///
+    /// # Errors
+    /// [`QmpError`].
+    pub async fn monitor(&self, line: &'static str) -> Result<String, QmpError> {
+        let arguments = json!({ "command-line": line });
+        let answer = self.execute("human-monitor-command", arguments).await?;
+        Ok(answer.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// What QEMU has told until now.
+    pub fn events(&self) -> Events {
+        *self.events.borrow()
+    }
+
+    /// All that QEMU told, once it has ended.
+    pub async fn last_events(&self) -> Events {
+        let mut events = self.events.clone();
+        let ended = async { while events.changed().await.is_ok() {} };
+        // QEMU is gone, so its socket ends as soon as it is read to its end.
+        let _ = timeout(ANSWER_DEADLINE, ended).await;
+        self.events()
+    }
+}
+
+impl Drop for Qmp {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+async fn read_lines(
+    read: OwnedReadHalf,
+    answers: mpsc::Sender<Value>,
+    events: watch::Sender<Events>,
+) {
+    let mut read = BufReader::new(read);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut read).take(MAX_LINE).read_until(b'\n', &mut line).await {
+            Ok(length) if length > 0 && line.ends_with(b"\n") => {}
+            // The end, or a line that is too long to be QEMU's.
+            _ => return,
+        }
+        let Ok(message) = serde_json::from_slice::<Value>(&line) else {
+            return;
+        };
+        match message.get("event").and_then(Value::as_str) {
+            Some("SHUTDOWN" | "RESET" | "POWERDOWN") => events.send_modify(|events| {
+                let asked = message.pointer("/data/guest").and_then(Value::as_bool);
+                events.shut_down |= asked.unwrap_or(false);
+            }),
+            Some("GUEST_PANICKED") => events.send_modify(|events| events.panicked = true),
+            Some("BLOCK_IO_ERROR") => events.send_modify(|events| {
+                let full = message.pointer("/data/nospace").and_then(Value::as_bool);
+                events.disk_full |= full.unwrap_or(false);
+            }),
+            Some(_) => {}
+            None if message.get("QMP").is_some() => {}
+            None => {
+                if answers.send(message).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn qemu_that_says(lines: &'static [u8]) -> Result<Arc<Qmp>, QmpError> {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        tokio::spawn(async move {
+            theirs.write_all(lines).await.unwrap();
+            let mut asked = Vec::new();
+            let _ = theirs.read_buf(&mut asked).await;
+        });
+        Qmp::connect(ours).await
+    }
+
+    #[tokio::test]
+    async fn a_qemu_that_speaks_garbage_is_an_error() {
+        let garbage = qemu_that_says(b"\xff\xfe{]\n").await;
+        assert!(matches!(garbage, Err(QmpError::Io(_))));
+    }
+
+    #[tokio::test]
+    async fn events_come_between_answers() {
+        let lines = b"{\"QMP\":{}}\n{\"event\":\"SHUTDOWN\",\"data\":{\"guest\":true}}\n{\"return\":{}}\n";
+        let qmp = qemu_that_says(lines).await.unwrap();
+        assert!(qmp.events().shut_down);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_carries_the_reason() {
+        let lines = b"{\"error\":{\"desc\":\"not now\"}}\n";
+        let refused = qemu_that_says(lines).await.err().unwrap();
+        assert_eq!(refused.to_string(), "QEMU refuses qmp_capabilities: not now");
+    }
+}

@@ -1,0 +1,296 @@
+//! The command line. Help texts, man pages and completions come from here.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+/// A self-hosted build farm: each manifest runs in a virtual machine of its own.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, about, arg_required_else_help = true, infer_long_args = false)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more about what happens on this host; twice: everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a manifest in a fresh guest on this machine
+    Run(Box<RunArgs>),
+    /// Look at manifests without running them
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
+    /// Make, list and check images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Enter the guest of a run that was kept
+    Ssh(SshArgs),
+    /// Look for what keeps this host from running guests
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a directory
+    Man {
+        /// Where to; it is made.
+        dir: PathBuf,
+    },
+}
+
+/// Where images are.
+#[derive(Debug, Clone, Args)]
+pub struct ImagesArgs {
+    /// The images directory; else $XDG_DATA_HOME/kiln/images where that
+    /// exists, else /var/lib/kiln/images
+    #[arg(long, env = "KILN_IMAGES", value_name = "DIR")]
+    pub images: Option<PathBuf>,
+}
+
+/// `kiln run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit status: 0 success, 1 the build failed, 2 the manifest or the command line is wrong, 3 the host or the image can't, 124 timeout, 130 interrupted.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct RunArgs {
+    /// The manifest; default .build.yml, else the only file in .builds/
+    pub file: Option<PathBuf>,
+    /// Set a variable, over the manifest's
+    #[arg(short, value_name = "KEY=VALUE")]
+    pub env: Vec<String>,
+    /// Give a secret of the manifest: NAME=FILE (a file in the home directory,
+    /// or an SSH or PGP key, told by its first line), NAME=ssh:FILE,
+    /// NAME=pgp:FILE, NAME=file:FILE:PATH[:MODE]
+    #[arg(long, value_name = "NAME=…")]
+    pub secret: Vec<String>,
+    /// Also put the artifacts here
+    #[arg(long, value_name = "DIR")]
+    pub artifacts: Option<PathBuf>,
+    /// How long the job may take: 90s, 45m, 2h
+    #[arg(long, default_value = "45m", value_parser = duration)]
+    pub timeout: Duration,
+    /// How long the guest may take to let us in
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    pub boot_timeout: Duration,
+    /// The architecture, over the manifest's
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// The guest's memory: 2048, 2G
+    #[arg(long, value_parser = mebibytes)]
+    pub memory: Option<u32>,
+    /// The guest's processors
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
+    pub cpus: u32,
+    /// No network for the guest
+    #[arg(long, conflicts_with = "allow")]
+    pub no_network: bool,
+    /// An address outside the public internet that the guest may reach. This
+    /// host's own loopback, localhost:PORT, is 10.0.2.2:PORT in the guest
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub allow: Vec<String>,
+    /// A shell in the guest when the tasks have ended
+    #[arg(long)]
+    pub shell: bool,
+    /// On failure: say how to get in, and wait
+    #[arg(long)]
+    pub keep: bool,
+    /// The most that is kept of one task's log: 256M
+    #[arg(long, default_value = "256M", value_parser = bytes)]
+    pub log_limit: u64,
+    /// Use the working copy in this directory, uncommitted changes included,
+    /// in place of the source that is this repository
+    #[arg(long)]
+    pub here: bool,
+    /// One event per line instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Where images are.
+    #[command(flatten)]
+    pub images: ImagesArgs,
+    /// Run on the dummy machine
+    #[cfg(feature = "testing")]
+    #[arg(long, hide = true)]
+    pub dummy: bool,
+}
+
+/// `kiln manifest`.
+#[derive(Debug, Subcommand)]
+pub enum ManifestCommand {
+    /// Say whether manifests are right, or what is wrong where
+    Check {
+        /// The manifests.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Print each as normalised JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `kiln image`.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Make an image from its distribution's own packages
+    Build(ImageBuildArgs),
+    /// List the images that are there
+    List {
+        /// Where images are.
+        #[command(flatten)]
+        images: ImagesArgs,
+        /// One JSON object per image
+        #[arg(long)]
+        json: bool,
+    },
+    /// Boot an image and run its own tests
+    Check {
+        /// The image, such as debian/bookworm.
+        name: String,
+        /// The architecture
+        #[arg(long)]
+        arch: Option<String>,
+        /// Where images are.
+        #[command(flatten)]
+        images: ImagesArgs,
+    },
+    /// builds.sr.ht's `control` command line, for scripts that call it
+    Control(ControlArgs),
+}
+
+/// `kiln image build`.
+#[derive(Debug, Args)]
+pub struct ImageBuildArgs {
+    /// The image, such as debian/bookworm, or debian/stable.
+    pub name: String,
+    /// The architecture; default the host's
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// Where the packages come from; default the host's own apt configuration
+    #[arg(long, value_name = "URL")]
+    pub mirror: Option<String>,
+    /// Where images are.
+    #[command(flatten)]
+    pub images: ImagesArgs,
+}
+
+/// `kiln image control`.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// The image, such as debian/bookworm.
+    pub image: String,
+    /// boot ARCH PORT [MEANS], cleanup PORT, install PORT PACKAGE…, add-repo
+    /// PORT NAME SOURCE, sanity-check, ssh PORT COMMAND…
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+    /// Where images are.
+    #[command(flatten)]
+    pub images: ImagesArgs,
+}
+
+/// `kiln ssh`.
+#[derive(Debug, Args)]
+pub struct SshArgs {
+    /// The run, as `kiln run --keep` named it; default the newest.
+    pub run: Option<String>,
+    /// A command; a shell when absent.
+    #[arg(last = true)]
+    pub command: Vec<String>,
+}
+
+/// `kiln doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Where images are.
+    #[command(flatten)]
+    pub images: ImagesArgs,
+}
+
+/// `90s`, `45m`, `1h30m`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time; write it like 90s, 45m or 1h30m");
+    let mut seconds = 0u64;
+    let mut digits = String::new();
+    for character in text.chars() {
+        let unit = match character {
+            '0'..='9' => {
+                digits.push(character);
+                continue;
+            }
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = digits.parse().map_err(|_| wrong())?;
+        digits.clear();
+        let part = number.checked_mul(unit).ok_or_else(wrong)?;
+        seconds = seconds.checked_add(part).ok_or_else(wrong)?;
+    }
+    if !digits.is_empty() {
+        let rest: u64 = digits.parse().map_err(|_| wrong())?;
+        seconds = seconds.checked_add(rest).ok_or_else(wrong)?;
+    }
+    // Longer than a year is a slip of the finger, and tokio's clock ends somewhere.
+    match seconds {
+        1..=31_536_000 => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("`{text}` is no time between a second and a year")),
+    }
+}
+
+/// `256M`, `1G`, `4096`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size; write it like 4096, 256M or 1G");
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (text.get(..text.len() - 1), 10),
+        Some(b'm' | b'M') => (text.get(..text.len() - 1), 20),
+        Some(b'g' | b'G') => (text.get(..text.len() - 1), 30),
+        _ => (Some(text), 0),
+    };
+    let number: u64 = digits.and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+/// `2048` (MiB), `2G`.
+fn mebibytes(text: &str) -> Result<u32, String> {
+    let mib = match text.parse::<u64>() {
+        Ok(mib) => mib,
+        Err(_) => bytes(text)? >> 20,
+    };
+    match u32::try_from(mib) {
+        Ok(mib @ 64..) => Ok(mib),
+        _ => Err(format!("`{text}` is too little or too much memory; write it in MiB, or like 2G")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        assert_eq!(duration("45m"), Ok(Duration::from_secs(2700)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        for wrong in ["", "m", "45x", "-1s", "0", "99999999999999999999h", "18446744073709551615h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        assert_eq!(bytes("256M"), Ok(256 << 20));
+        assert_eq!(mebibytes("2G"), Ok(2048));
+        assert_eq!(mebibytes("1024"), Ok(1024));
+        assert!(mebibytes("1").is_err());
+        assert!(bytes("é").is_err());
+    }
+}

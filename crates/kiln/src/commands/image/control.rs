@@ -1,0 +1,196 @@
+//! `kiln image control`: builds.sr.ht's `control IMAGE …`, for scripts and
+//! `build.yml` files that call it (reference: builds.sr.ht's images/control).
+//!
+//! `boot` is the process that has the guest; the others reach it by a socket
+//! that is named by the port. Upstream's ports are the host's, so a plain
+//! `ssh -p PORT build@localhost` works here too.
+
+use std::{net::Ipv4Addr, path::PathBuf, process::Stdio, sync::Arc};
+
+use async_trait::async_trait;
+use kiln_vm::{
+    image::Image,
+    machine::Guest,
+    qemu::{QemuGuest, QemuMachine, control::{Control, client}},
+    ssh::{Dial, connect_private},
+};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{BOOT_DEADLINE, check::{self, Show}, hosted::Hosted};
+use crate::{
+    cli::ControlArgs,
+    exit::{Exit, Failure},
+    host::{machine, paths},
+    ui,
+};
+
+/// What upstream calls a QEMU that stays in the foreground.
+const FOREGROUND: &str = "qemu";
+
+/// Runs the command.
+pub async fn run(args: &ControlArgs) -> Result<Exit, Failure> {
+    let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["boot", arch, port] => boot_in_background(args, arch, parse_port(port)?).await,
+        ["boot", arch, port, means] if *means == FOREGROUND => {
+            boot(args, arch, parse_port(port)?).await
+        }
+        ["boot", arch, port, _] => boot_in_background(args, arch, parse_port(port)?).await,
+        ["cleanup", port] => ask(parse_port(port)?, &["cleanup", port]).await,
+        ["install", port, packages @ ..] if !packages.is_empty() => {
+            call(args, parse_port(port)?, "install", packages).await
+        }
+        ["add-repo", port, name, source] => {
+            call(args, parse_port(port)?, "add_repository", &[name, source]).await
+        }
+        ["sanity-check"] => check::run(&args.images, &args.image, None).await,
+        ["ssh", port, command @ ..] if !command.is_empty() => {
+            let mut words = vec!["ssh", "-p", port, "build@localhost"];
+            words.extend(command);
+            ask(parse_port(port)?, &words).await
+        }
+        _ => Err(Failure::usage(
+            "control takes boot ARCH PORT [MEANS], cleanup PORT, install PORT PACKAGE…, add-repo PORT NAME SOURCE, sanity-check, or ssh PORT COMMAND…",
+        )),
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, Failure> {
+    text.parse().map_err(|_| Failure::usage(format!("`{text}` is no port")))
+}
+
+fn socket(port: u16) -> Result<PathBuf, Failure> {
+    Ok(paths::control()?.join(format!("{port}.sock")))
+}
+
+async fn find(args: &ControlArgs, arch: Option<&str>) -> Result<(QemuMachine, Image), Failure> {
+    let images = paths::images(&args.images)?;
+    let host = machine::look(&images, BOOT_DEADLINE).await?;
+    let image = machine::find_image(&host.machine, &images, &args.image, arch).await?;
+    Ok((host.machine, image))
+}
+
+/// Boots a guest and has it until it ends, by `cleanup` or by itself.
+async fn boot(args: &ControlArgs, arch: &str, port: u16) -> Result<Exit, Failure> {
+    let (machine, image) = find(args, Some(arch)).await?;
+    let path = socket(port)?;
+    claim(&path)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .map_err(|error| Failure::host(format!("port {port}: {error}")))?;
+    let hosted = Hosted::new(machine, image).await;
+    let server = Control::bind(&path, Arc::clone(&hosted) as _)
+        .map_err(|error| Failure::host(format!("{}: {error}", path.display())))?;
+    let server = tokio::spawn(server.serve());
+    let forward = |guest: Arc<QemuGuest>| {
+        tokio::spawn(forward(listener, guest));
+    };
+    let mut cancel = crate::commands::run::interrupt::cancel();
+    let ended = tokio::select! {
+        ended = hosted.boot_until_end(arch, port, forward) => ended,
+        _ = cancel.wait_for(|cancelled| *cancelled) => Ok(()),
+    };
+    server.abort();
+    let _ = std::fs::remove_file(&path);
+    ended.map(|()| Exit::Success).map_err(Failure::host)
+}
+
+/// A socket that nobody answers is left from a process that was killed.
+fn claim(path: &std::path::Path) -> Result<(), Failure> {
+    if let Some(dir) = path.parent() {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let mut private = std::fs::DirBuilder::new();
+        let made = private.recursive(true).mode(0o700).create(dir);
+        made.map_err(|error| Failure::host(format!("{}: {error}", dir.display())))?;
+    }
+    if path.exists() {
+        if connect_private(path).is_ok() {
+            return Err(Failure::usage("a guest has this port already"));
+        }
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+async fn forward(listener: TcpListener, guest: Arc<QemuGuest>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let guest = Arc::clone(&guest);
+        tokio::spawn(async move {
+            if let Ok(mut inside) = guest.dial().await {
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut inside).await;
+            }
+        });
+    }
+}
+
+/// As upstream's Docker means: returns when the guest has been started; this
+/// binary goes on as a process of its own until `cleanup`.
+async fn boot_in_background(args: &ControlArgs, arch: &str, port: u16) -> Result<Exit, Failure> {
+    let path = socket(port)?;
+    claim(&path)?;
+    let mut command = tokio::process::Command::new(paths::this_program()?);
+    command.args(["image", "control"]);
+    if let Some(images) = &args.images.images {
+        command.arg("--images").arg(images);
+    }
+    let mut child = command
+        .args([&args.image, "boot", arch, &port.to_string(), FOREGROUND])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(Failure::host)?;
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                let status = status.map_err(Failure::host)?;
+                return Err(Failure::host(format!("the guest did not start ({status})")));
+            }
+            () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
+        }
+        if path.exists() {
+            return Ok(Exit::Success);
+        }
+    }
+}
+
+/// Passes words on to the process that has the guest.
+async fn ask(port: u16, words: &[&str]) -> Result<Exit, Failure> {
+    let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+    let (request, stdin) = client::parse(&words).map_err(Failure::usage)?;
+    let status = client::run(&socket(port)?, &request, stdin).await;
+    let status = status.map_err(|error| no_guest(port, &error))?;
+    Ok(if status == 0 { Exit::Success } else { Exit::Other(status) })
+}
+
+fn no_guest(port: u16, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("no guest has the port {port} ({error}); `kiln image control IMAGE boot ARCH {port}` starts one"))
+}
+
+async fn call(args: &ControlArgs, port: u16, function: &str, words: &[&str]) -> Result<Exit, Failure> {
+    let path = socket(port)?;
+    connect_private(&path).map_err(|error| no_guest(port, &error))?;
+    let (machine, image) = find(args, None).await?;
+    let functions = machine.functions(&image.base, &image.dir);
+    let number = port.to_string();
+    let mut call = vec![function, number.as_str()];
+    call.extend(words);
+    let outside = HostPort(port);
+    let status = functions.call(&call, &image.arch, &path, &outside, &mut Show).await;
+    let status = status.map_err(Failure::host)?;
+    if status.success() {
+        return Ok(Exit::Success);
+    }
+    ui::error(&format!("{function} of {} ended with {}", args.image, status.0));
+    Ok(Exit::Failed)
+}
+
+/// The way to a guest that another process has.
+struct HostPort(u16);
+
+#[async_trait]
+impl Dial for HostPort {
+    async fn dial(&self) -> Option<TcpStream> {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.0)).await.ok()
+    }
+}

@@ -1,0 +1,211 @@
+//! `kiln run`: a manifest in a fresh guest on this machine.
+//!
+//! ```text
+//! manifest ─► secrets, variables, addresses ─► run folder ─► machine ─► kiln_worker::run
+//! ```
+//!
+//! Everything that the user may have got wrong is found before a guest starts.
+
+pub mod allow;
+mod environment;
+mod folder;
+mod here;
+mod hold;
+pub mod interrupt;
+mod secrets;
+
+use std::{path::{Path, PathBuf}, sync::Arc};
+
+use kiln_core::{
+    job::JobStatus,
+    manifest::{Arch, Manifest},
+};
+use kiln_vm::{
+    machine::{GuestSpec, Machine},
+    qemu::accelerator::{Accelerator, TCG_WARNING},
+};
+use kiln_worker::{Cause, Job, Limits, Outcome};
+
+use super::manifest;
+use crate::{
+    cli::RunArgs,
+    exit::{Exit, Failure},
+    host::{self, paths},
+    ui::{self, display::Display},
+};
+use folder::{Folder, Recorder};
+
+/// All logs of a job together, of which one task may have `--log-limit`.
+const JOB_LOG_LIMIT: u64 = 1 << 30;
+
+/// Runs the command.
+pub async fn run(args: RunArgs) -> Result<Exit, Failure> {
+    let file = match &args.file {
+        Some(file) => file.clone(),
+        None => default_manifest(Path::new("."))?,
+    };
+    let manifest = read(&file, &args)?;
+    let secrets = secrets::gather(&manifest, &args.secret)?;
+    let environment = environment::parse(&args.env)?;
+    let network = allow::network(&args, &manifest).await?;
+    let runs = paths::runs()?;
+    folder::tidy(&runs);
+    let folder = Folder::create(&runs)?;
+    let overlays = if args.here {
+        vec![here::overlay(Path::new("."), &manifest, &folder.scratch()).await?]
+    } else {
+        Vec::new()
+    };
+    let images = paths::images(&args.images)?;
+    let (machine, image) = machine(&args, &manifest, &images).await?;
+    let job = Job {
+        id: 0,
+        url: folder.path().display().to_string(),
+        environment,
+        secrets,
+        overlays,
+        artifacts_dir: folder.artifacts()?,
+        deadline: args.timeout,
+        limits: Limits {
+            log: args.log_limit,
+            logs: JOB_LOG_LIMIT.max(args.log_limit),
+            ..Limits::default()
+        },
+        guest: GuestSpec {
+            image,
+            memory_mib: args.memory,
+            cpus: args.cpus,
+            network,
+            dir: folder.scratch(),
+        },
+        manifest,
+    };
+    let outcome = supervise(&*machine, &job, &folder, &args).await;
+    finish(&args, &folder, &outcome)
+}
+
+async fn supervise(
+    machine: &dyn Machine,
+    job: &Job,
+    folder: &Folder,
+    args: &RunArgs,
+) -> Outcome {
+    let display = Arc::new(Display::new(args.json));
+    let recorder = Recorder::new(folder.path(), Arc::clone(&display));
+    let cancel = interrupt::cancel();
+    let hold = hold::AfterRun {
+        shell: args.shell,
+        keep: args.keep || job.manifest.wants_shell(),
+        run: folder.name(),
+        door: folder.scratch().join("door"),
+        display: Arc::clone(&display),
+        interrupted: cancel.clone(),
+    };
+    let spinner = tokio::spawn({
+        let display = Arc::clone(&display);
+        async move { display.spin().await }
+    });
+    let outcome = kiln_worker::run(machine, job, &recorder, &hold, cancel).await;
+    spinner.abort();
+    outcome
+}
+
+fn finish(args: &RunArgs, folder: &Folder, outcome: &Outcome) -> Result<Exit, Failure> {
+    if let Some(operator) = &outcome.operator {
+        ui::note(operator);
+    }
+    folder.clear_scratch();
+    if let Some(dir) = &args.artifacts {
+        folder::copy_artifacts(folder, outcome, dir)?;
+    }
+    if !args.json {
+        ui::note(&format!("logs and artifacts are in {}", folder.path().display()));
+    }
+    Ok(match (outcome.status, &outcome.cause) {
+        (JobStatus::Success, _) => Exit::Success,
+        (JobStatus::Timeout, _) => Exit::Timeout,
+        (JobStatus::Cancelled, _) => Exit::Interrupted,
+        (_, Cause::NotStarted | Cause::HostFailed | Cause::LogLost) => Exit::Host,
+        _ => Exit::Failed,
+    })
+}
+
+/// The manifest that a directory has without saying its name.
+fn default_manifest(dir: &Path) -> Result<PathBuf, Failure> {
+    for name in [".build.yml", ".build.yaml"] {
+        let file = dir.join(name);
+        if file.exists() {
+            return Ok(strip_dot(&file));
+        }
+    }
+    let entries = std::fs::read_dir(dir.join(".builds")).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "yml" || ext == "yaml"))
+        .collect();
+    found.sort();
+    match found.as_slice() {
+        [one] => Ok(strip_dot(one)),
+        [] => Err(Failure::usage(
+            "there is no .build.yml and nothing in .builds/ here; name a manifest",
+        )),
+        several => {
+            let names: Vec<String> =
+                several.iter().map(|path| strip_dot(path).display().to_string()).collect();
+            Err(Failure::usage(format!("several manifests are here; name one of {}", names.join(", "))))
+        }
+    }
+}
+
+fn strip_dot(path: &Path) -> PathBuf {
+    path.strip_prefix(".").unwrap_or(path).to_owned()
+}
+
+fn read(file: &Path, args: &RunArgs) -> Result<Manifest, Failure> {
+    let parsed = manifest::read(file).map_err(|errors| Failure::usage(errors.join("\nkiln: ")))?;
+    manifest::warn(file, &parsed.warnings);
+    let mut manifest = parsed.manifest;
+    if let Some(arch) = &args.arch {
+        let arch = Arch::parse(arch).map_err(|problem| Failure::usage(format!("--arch: {problem}")))?;
+        manifest.arch = Some(arch);
+    }
+    Ok(manifest)
+}
+
+#[cfg(feature = "testing")]
+fn dummy(args: &RunArgs, manifest: &Manifest, images: &Path) -> Option<(Box<dyn Machine>, kiln_vm::image::Image)> {
+    args.dummy.then(|| {
+        let image = kiln_vm::image::Image {
+            name: manifest.image.to_string(),
+            arch: std::env::consts::ARCH.into(),
+            base: images.to_owned(),
+            dir: images.join(manifest.image.to_string()),
+            login: kiln_vm::machine::Login::default(),
+        };
+        let machine: Box<dyn Machine> = Box::new(kiln_vm::dummy::Dummy::new(kiln_vm::dummy::Start::Ready));
+        (machine, image)
+    })
+}
+
+async fn machine(
+    args: &RunArgs,
+    manifest: &Manifest,
+    images: &Path,
+) -> Result<(Box<dyn Machine>, kiln_vm::image::Image), Failure> {
+    #[cfg(feature = "testing")]
+    if let Some(dummy) = dummy(args, manifest, images) {
+        return Ok(dummy);
+    }
+    let host = host::machine::look(images, args.boot_timeout).await?;
+    let name = manifest.image.to_string();
+    let arch = manifest.arch.as_ref().map(Arch::as_str);
+    let image = host::machine::find_image(&host.machine, images, &name, arch).await?;
+    if let Accelerator::Tcg { reason } = &host.accelerator {
+        ui::warning(&format!("{reason}; {TCG_WARNING}"));
+    }
+    if host.machine.isolation == kiln_vm::namespace::Isolation::None && !args.no_network {
+        ui::warning("this host forbids user namespaces, so the guest has no network; see `kiln doctor`");
+    }
+    Ok((Box::new(host.machine), image))
+}
+

@@ -1,0 +1,6 @@
+//! What kiln finds on this host: directories, the accelerator, the package
+//! mirror. Only here are the environment and the host's configuration read.
+
+pub mod apt;
+pub mod machine;
+pub mod paths;
