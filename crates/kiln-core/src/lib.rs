@@ -9,3 +9,4 @@ pub mod guest_files;
 pub mod image_config;
 pub mod job;
 pub mod manifest;
+pub mod suggest;

@@ -449,7 +449,7 @@ fn text_that_no_manifest_can_have_is_refused_with_its_place() {
     let large = "#".repeat(1024 * 1024 + 1);
     refused_with(
         &large,
-        "the manifest has 1048577 bytes, more than the 1048576 that kiln reads",
+        "the manifest has more than the 1048576 bytes that kiln reads",
     );
     warned_with(
         &with(&"#".repeat(16_400)),

@@ -18,7 +18,9 @@ impl Tail {
     }
 
     pub fn push(&mut self, bytes: &[u8]) {
-        let bytes = bytes.get(bytes.len().saturating_sub(KEPT)..).unwrap_or_default();
+        let bytes = bytes
+            .get(bytes.len().saturating_sub(KEPT)..)
+            .unwrap_or_default();
         let excess = (self.0.len() + bytes.len()).saturating_sub(KEPT);
         self.0.drain(..excess);
         self.0.extend(bytes);
@@ -49,7 +51,9 @@ impl fmt::Display for Tail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.text();
         let clean = |line: &str| -> String {
-            line.chars().filter(|c| *c == '\t' || !c.is_control()).collect()
+            line.chars()
+                .filter(|c| *c == '\t' || !c.is_control())
+                .collect()
         };
         let lines: Vec<String> = text
             .lines()

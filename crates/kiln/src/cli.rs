@@ -6,7 +6,13 @@ use clap::{Args, Parser, Subcommand};
 
 /// A self-hosted build farm: each manifest runs in a virtual machine of its own.
 #[derive(Debug, Parser)]
-#[command(name = "kiln", version, about, arg_required_else_help = true, infer_long_args = false)]
+#[command(
+    name = "kiln",
+    version,
+    about,
+    arg_required_else_help = true,
+    infer_long_args = false
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -54,8 +60,13 @@ pub struct ImagesArgs {
 
 /// `kiln run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status: 0 success, 1 the build failed, 2 the manifest or the command line is wrong, 3 the host or the image can't, 124 timeout, 130 interrupted.")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+#[command(
+    after_help = "Exit status: 0 success, 1 the build failed, 2 the manifest or the command line is wrong, 3 the host or the image can't, 124 timeout, 130 interrupted."
+)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct RunArgs {
     /// The manifest; default .build.yml, else the only file in .builds/
     pub file: Option<PathBuf>,
@@ -171,6 +182,9 @@ pub struct ImageBuildArgs {
     /// Where the packages come from; default the host's own apt configuration
     #[arg(long, value_name = "URL")]
     pub mirror: Option<String>,
+    /// Do nothing when the image is there
+    #[arg(long)]
+    pub if_missing: bool,
     /// Where images are.
     #[command(flatten)]
     pub images: ImagesArgs,
@@ -249,7 +263,9 @@ fn bytes(text: &str) -> Result<u64, String> {
         Some(b'g' | b'G') => (text.get(..text.len() - 1), 30),
         _ => (Some(text), 0),
     };
-    let number: u64 = digits.and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
+    let number: u64 = digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(wrong)?;
     number.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
@@ -261,7 +277,9 @@ fn mebibytes(text: &str) -> Result<u32, String> {
     };
     match u32::try_from(mib) {
         Ok(mib @ 64..) => Ok(mib),
-        _ => Err(format!("`{text}` is too little or too much memory; write it in MiB, or like 2G")),
+        _ => Err(format!(
+            "`{text}` is too little or too much memory; write it in MiB, or like 2G"
+        )),
     }
 }
 
@@ -280,7 +298,15 @@ mod tests {
         assert_eq!(duration("45m"), Ok(Duration::from_secs(2700)));
         assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
-        for wrong in ["", "m", "45x", "-1s", "0", "99999999999999999999h", "18446744073709551615h"] {
+        for wrong in [
+            "",
+            "m",
+            "45x",
+            "-1s",
+            "0",
+            "99999999999999999999h",
+            "18446744073709551615h",
+        ] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

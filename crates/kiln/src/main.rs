@@ -90,7 +90,9 @@ fn dial(words: &[String]) -> ExitCode {
 
 /// For the small helpers. Does not wait for a read of standard input.
 fn on_one_thread<T>(work: impl Future<Output = std::io::Result<T>>) -> std::io::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(work);
     runtime.shutdown_background();
     result

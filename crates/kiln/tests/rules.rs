@@ -102,7 +102,9 @@ fn files(dir: &str, extension: &str) -> Vec<String> {
 fn code(file: &str) -> String {
     let text = read(file);
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let lines = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -162,18 +164,31 @@ fn what_a_crate_owns_no_other_crate_names() {
             owners.entry(owned).or_default().insert(row.name.clone());
         }
     }
-    assert!(owners.len() >= 3, "the table's last column was not read: {owners:?}");
+    assert!(
+        owners.len() >= 3,
+        "the table's last column was not read: {owners:?}"
+    );
     for edge in edges() {
         if let Some(owners) = owners.get(&edge.to) {
-            assert!(owners.contains(&edge.from), "{} is not for {}", edge.to, edge.from);
+            assert!(
+                owners.contains(&edge.from),
+                "{} is not for {}",
+                edge.to,
+                edge.from
+            );
         }
     }
     let deny = read("deny.toml");
     for (owned, owners) in owners {
-        let rule = deny.lines().find(|line| line.contains(&format!("crate = \"{owned}\",")));
+        let rule = deny
+            .lines()
+            .find(|line| line.contains(&format!("crate = \"{owned}\",")));
         let rule = rule.unwrap_or_else(|| panic!("deny.toml has no wrappers for {owned}"));
         for owner in owners {
-            assert!(rule.contains(&format!("\"{owner}\"")), "{owner} is missing in: {rule}");
+            assert!(
+                rule.contains(&format!("\"{owner}\"")),
+                "{owner} is missing in: {rule}"
+            );
         }
     }
 }
@@ -195,15 +210,24 @@ fn the_core_does_no_io_and_knows_no_clock_and_no_randomness() {
 
 #[test]
 fn the_search_for_modules_finds_them_in_every_form() {
-    let code = "use std::{fmt, collections::{HashMap, fs2}, io::Read};\nstd::net::TcpStream; use std::fs;";
+    let code =
+        "use std::{fmt, collections::{HashMap, fs2}, io::Read};\nstd::net::TcpStream; use std::fs;";
     let found = modules_of_std(code);
-    let found: Vec<&str> = found.iter().map(String::as_str).filter(|m| m.len() < 4).collect();
+    let found: Vec<&str> = found
+        .iter()
+        .map(String::as_str)
+        .filter(|m| m.len() < 4)
+        .collect();
     assert_eq!(found, ["fmt", "fs", "io", "net"]);
 }
 
 #[test]
 fn only_the_binary_reads_the_environment() {
-    for dir in ["crates/kiln-core/src", "crates/kiln-vm/src", "crates/kiln-worker/src"] {
+    for dir in [
+        "crates/kiln-core/src",
+        "crates/kiln-vm/src",
+        "crates/kiln-worker/src",
+    ] {
         // The dummy machine is for tests.
         let production = |file: &String| !file.starts_with("crates/kiln-vm/src/dummy");
         for file in files(dir, "rs").into_iter().filter(production) {
@@ -217,9 +241,15 @@ fn only_the_binary_reads_the_environment() {
 
 #[test]
 fn no_source_file_is_too_long() {
-    for file in files("crates", "rs").iter().chain(&files("fuzz/targets", "rs")) {
+    for file in files("crates", "rs")
+        .iter()
+        .chain(&files("fuzz/targets", "rs"))
+    {
         let lines = read(file).lines().count();
-        assert!(lines <= MAX_LINES, "{file} has {lines} lines, more than {MAX_LINES}");
+        assert!(
+            lines <= MAX_LINES,
+            "{file} has {lines} lines, more than {MAX_LINES}"
+        );
     }
 }
 
@@ -243,30 +273,52 @@ fn every_decision_is_in_the_list_and_has_its_three_parts() {
         if name == "README.md" {
             continue;
         }
-        assert!(list.contains(&format!("({name})")), "docs/decisions/README.md does not list {name}");
-        assert!(numbers.insert(name[..4].to_owned()), "two records have the number of {name}");
+        assert!(
+            list.contains(&format!("({name})")),
+            "docs/decisions/README.md does not list {name}"
+        );
+        assert!(
+            numbers.insert(name[..4].to_owned()),
+            "two records have the number of {name}"
+        );
         let text = read(&record);
         for part in ["## Context", "## Decision", "## Consequences"] {
             assert!(text.contains(part), "{record} has no {part}");
         }
     }
     let listed = list.lines().filter(|line| line.contains(".md)")).count();
-    assert_eq!(listed, numbers.len(), "the list names a record that is not there");
+    assert_eq!(
+        listed,
+        numbers.len(),
+        "the list names a record that is not there"
+    );
 }
 
 #[test]
 fn documents_point_to_files_that_are_there() {
-    let mut documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/security.md"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut documents = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/security.md",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     documents.extend(files("docs/decisions", "md"));
     for document in documents {
         let text = read(&document);
         let dir = Path::new(&document).parent().unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             let path = link.split('#').next().unwrap_or_default();
             let outside = path.is_empty() || path.contains("://");
-            assert!(outside || root().join(dir).join(path).exists(), "{document} links to {link}");
+            assert!(
+                outside || root().join(dir).join(path).exists(),
+                "{document} links to {link}"
+            );
         }
         for word in quoted(&text).filter(|word| is_path(word)) {
             assert!(root().join(word).exists(), "{document} names {word}");
@@ -277,8 +329,19 @@ fn documents_point_to_files_that_are_there() {
 /// Whether a word in backticks is a path from the root of the repository.
 fn is_path(word: &str) -> bool {
     const TOP: &[&str] = &[
-        "crates/", "docs/", "images/debian", "scripts/", "examples/", "fuzz/", ".ci/", ".cargo/",
-        "deny.toml", "clippy.toml", "rust-toolchain.toml", "Makefile", "Cargo.toml",
+        "crates/",
+        "docs/",
+        "images/debian",
+        "scripts/",
+        "examples/",
+        "fuzz/",
+        ".ci/",
+        ".cargo/",
+        "deny.toml",
+        "clippy.toml",
+        "rust-toolchain.toml",
+        "Makefile",
+        "Cargo.toml",
     ];
     TOP.iter().any(|top| word.starts_with(top)) && !word.contains([' ', '*', '<', '{', '$'])
 }
@@ -295,8 +358,14 @@ fn every_make_target_that_a_document_names_is_there() {
             if !before.ends_with(['`', '\n']) {
                 continue;
             }
-            let name = text[at..].split([' ', '`', '\n']).nth(1).unwrap_or_default();
-            assert!(makefile.contains(&format!("\n{name}:")), "{document} names `make {name}`");
+            let name = text[at..]
+                .split([' ', '`', '\n'])
+                .nth(1)
+                .unwrap_or_default();
+            assert!(
+                makefile.contains(&format!("\n{name}:")),
+                "{document} names `make {name}`"
+            );
             seen += 1;
         }
     }

@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn plain_values_are_texts_and_nothing_is_left_out() {
-        let found = flat_mapping(b"homedir: /root\npreamble: |\n  #!/bin/sh\n  set -e\ngit_variant: ~\n");
+        let found =
+            flat_mapping(b"homedir: /root\npreamble: |\n  #!/bin/sh\n  set -e\ngit_variant: ~\n");
         let expected = [("homedir", "/root"), ("preamble", "#!/bin/sh\nset -e\n")];
         let expected = expected.map(|(key, text)| (key.to_owned(), text.to_owned()));
         assert_eq!(found.unwrap(), expected);

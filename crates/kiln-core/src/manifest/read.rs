@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::suggest::nearest;
+
 use super::diagnostic::{Position, Problem, Report, quoted};
 use super::yaml::{Node, Value};
 
@@ -172,55 +174,13 @@ fn key_text<'a>(key: &'a Node, field: &str, report: &mut Report) -> Option<&'a s
     }
 }
 
-/// What a key that nobody knows may have been meant as.
-pub(super) fn suggestion<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    // Longer words are typing errors of nothing, and the comparison's cost is quadratic.
-    if word.len() > 32 {
-        return None;
-    }
-    let lower = word.to_lowercase();
-    let scored = known.iter().map(|k| (distance(&lower, k), *k));
-    let (score, best) = scored.min_by_key(|(score, _)| *score)?;
-    (score <= 2 && score < best.len() / 2 + 1).then_some(best)
-}
-
-/// How many characters must be added, removed or replaced to make `a` of `b` (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
-}
-
 /// Warns of a key that kiln ignores.
 pub(super) fn unknown_key(entry: &Entry<'_>, field: &str, known: &[&str], report: &mut Report) {
     let message = format!("unknown key {}", quoted(entry.key));
-    let remedy = match suggestion(entry.key, known) {
+    let remedy = match nearest(entry.key, known) {
         Some(word) => format!("did you mean `{word}`?"),
         None if entry.key.starts_with('-') => "put a blank after the `-`".to_owned(),
         None => "it is ignored: remove it".to_owned(),
     };
     report.warn(entry.key_at, field, Problem::new(message, remedy));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_misspelt_word_finds_its_neighbour() {
-        let known = ["secrets", "sources", "shell"];
-        assert_eq!(suggestion("secret", &known), Some("secrets"));
-        assert_eq!(suggestion("Sources", &known), Some("sources"));
-        assert_eq!(suggestion("pipeline", &known), None);
-        assert_eq!(suggestion("", &known), None);
-    }
 }

@@ -23,10 +23,7 @@ pub(super) type Located = (Position, Problem);
 pub(super) fn prepare(bytes: &[u8]) -> Result<String, Located> {
     let start = Position { line: 1, column: 1 };
     if bytes.len() > MAX_BYTES {
-        let message = format!(
-            "the manifest has {} bytes, more than the {MAX_BYTES} that kiln reads",
-            bytes.len()
-        );
+        let message = format!("the manifest has more than the {MAX_BYTES} bytes that kiln reads");
         let remedy = "move long scripts into files of the source repository";
         return Err((start, Problem::new(message, remedy)));
     }

@@ -1,5 +1,7 @@
 //! The list `triggers`: what to send when a job or a group has ended.
 
+use crate::suggest::nearest;
+
 use super::diagnostic::{Problem, Report, quoted, refuse_control};
 use super::read::{self, Entry};
 use super::yaml::Node;
@@ -163,7 +165,7 @@ fn required<T>(
 
 fn wrong_word(what: &str, word: &str, known: &[&str]) -> Problem {
     let message = format!("{} is not {} of a trigger", quoted(word), article(what));
-    let remedy = match read::suggestion(word, known) {
+    let remedy = match nearest(word, known) {
         Some(suggestion) => format!("did you mean `{suggestion}`?"),
         None => format!("write one of `{}`", known.join("`, `")),
     };

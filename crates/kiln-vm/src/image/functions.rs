@@ -13,11 +13,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::AsyncReadExt,
-    net::unix::pipe,
-    time::timeout,
-};
+use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
 
 use crate::{
     machine::{ExitCode, Sink},
@@ -210,11 +206,7 @@ impl Functions {
         Ok(ExitCode(status.into()))
     }
 
-    async fn query(
-        &self,
-        what: &str,
-        arch: &str,
-    ) -> Result<(Vec<u8>, u8, String), FunctionsError> {
+    async fn query(&self, what: &str, arch: &str) -> Result<(Vec<u8>, u8, String), FunctionsError> {
         let namespace = self.namespace().await?;
         let (stdout, stderr) = self.start(&namespace, &[what], arch, None).await?;
         let flooded = tokio::sync::Notify::new();
@@ -333,8 +325,8 @@ impl Functions {
 }
 
 fn output_pipe() -> Result<(OwnedFd, pipe::Receiver), namespace::Error> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(std::io::Error::from)?;
+    let (read, write) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
     Ok((write, pipe::Receiver::from_owned_fd(read)?))
 }
 

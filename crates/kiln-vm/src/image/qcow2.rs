@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek, SeekFrom},
     path::Path,
 };
 
@@ -17,6 +17,11 @@ const HEADER_LEN: usize = 80;
 const EXTERNAL_DATA: u64 = 1 << 2;
 /// More than any image of a distribution; a header may say anything.
 const MAX_VIRTUAL_SIZE: u64 = 2 << 40;
+
+/// Bits 9 to 55 of a table's entry.
+const OFFSET_BITS: u64 = 0x00ff_ffff_ffff_fe00;
+/// QEMU's own limit (32 MiB of table).
+const MAX_L1_ENTRIES: u32 = 4 << 20;
 
 /// What a disk's header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,13 +43,14 @@ pub enum Refused {
     #[error("is a qcow2 file of version {0}; kiln knows 2 and 3")]
     Version(u32),
     /// It would make QEMU open another file.
-    #[error(
-        "refers to another file ({0}); make it whole with `qemu-img convert -O qcow2`"
-    )]
+    #[error("refers to another file ({0}); make it whole with `qemu-img convert -O qcow2`")]
     External(&'static str),
     /// It is larger than makes sense.
     #[error("says that it is {0} bytes large; the limit is 2 TiB")]
     Huge(u64),
+    /// Its own tables lie behind its end.
+    #[error("is cut short; build or copy it again")]
+    CutShort,
     /// It has no size.
     #[error("says that it is empty")]
     Empty,
@@ -55,14 +61,38 @@ pub enum Refused {
 /// # Errors
 /// [`Refused`].
 pub fn inspect(path: &Path) -> Result<Disk, Refused> {
-    if !std::fs::metadata(path)?.is_file() {
+    let meta = std::fs::metadata(path)?;
+    if !meta.is_file() {
         return Err(Refused::NotQcow2);
     }
     let mut header = Vec::with_capacity(HEADER_LEN);
-    File::open(path)?
+    let mut file = File::open(path)?;
+    (&mut file)
         .take(HEADER_LEN as u64)
         .read_to_end(&mut header)?;
-    parse(&header)
+    let disk = parse(&header)?;
+    if whole(&mut file, &header, meta.len())? {
+        Ok(disk)
+    } else {
+        Err(Refused::CutShort)
+    }
+}
+
+/// Whether the first level of the disk's map, and what it refers to, begins
+/// inside the file. The rest is QEMU's to find damaged.
+fn whole(file: &mut File, header: &[u8], length: u64) -> io::Result<bool> {
+    let (Some(entries), Some(offset)) = (be32(header, 36), be64(header, 40)) else {
+        return Ok(false);
+    };
+    let size = u64::from(entries) * 8;
+    if entries > MAX_L1_ENTRIES || offset.checked_add(size).is_none_or(|end| end > length) {
+        return Ok(false);
+    }
+    let mut table = Vec::new();
+    file.seek(SeekFrom::Start(offset))?;
+    file.take(size).read_to_end(&mut table)?;
+    let mut entries = table.chunks_exact(8).filter_map(|entry| be64(entry, 0));
+    Ok(entries.all(|entry| entry & OFFSET_BITS < length))
 }
 
 fn parse(header: &[u8]) -> Result<Disk, Refused> {
@@ -126,7 +156,10 @@ mod tests {
         let backing = parse(&header(2, 512, 1 << 30, 0));
         assert!(matches!(backing, Err(Refused::External("a backing file"))));
         let data = parse(&header(3, 0, 1 << 30, EXTERNAL_DATA));
-        assert!(matches!(data, Err(Refused::External("an external data file"))));
+        assert!(matches!(
+            data,
+            Err(Refused::External("an external data file"))
+        ));
     }
 
     #[test]
@@ -134,6 +167,24 @@ mod tests {
         assert!(matches!(parse(&header(3, 0, 0, 0)), Err(Refused::Empty)));
         let huge = parse(&header(3, 0, u64::MAX, 0));
         assert!(matches!(huge, Err(Refused::Huge(_))));
+    }
+
+    #[test]
+    fn a_disk_whose_tables_are_missing_is_cut_short() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let mut disk = header(3, 0, 1 << 30, 0);
+        disk[36..40].copy_from_slice(&2u32.to_be_bytes());
+        disk[40..48].copy_from_slice(&(HEADER_LEN as u64).to_be_bytes());
+        disk.extend(0u64.to_be_bytes());
+        std::fs::write(&path, &disk).unwrap();
+        assert!(matches!(inspect(&path), Err(Refused::CutShort)));
+        disk.extend(((1u64 << 63) | 0x10000).to_be_bytes());
+        std::fs::write(&path, &disk).unwrap();
+        assert!(matches!(inspect(&path), Err(Refused::CutShort)));
+        disk.resize(0x20000, 0);
+        std::fs::write(&path, &disk).unwrap();
+        assert!(inspect(&path).is_ok());
     }
 
     proptest! {

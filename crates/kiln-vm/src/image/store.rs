@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use kiln_core::arch;
+use kiln_core::{arch, suggest::nearest};
 
 use super::{Image, functions::Variables};
 use crate::machine::Login;
@@ -19,6 +19,9 @@ const MAX_CONFIG: u64 = 64 * 1024;
 pub struct Store {
     base: PathBuf,
 }
+
+/// How many images an error names.
+const MAX_NAMED: usize = 10;
 
 /// One row of a listing.
 #[derive(Debug, Clone)]
@@ -67,10 +70,18 @@ pub enum FindError {
 
 fn suggestion(name: &str, known: &[String]) -> String {
     if known.is_empty() {
-        format!("; the directory has no images. Make one with `kiln image build {name}`")
-    } else {
-        format!("; there is {}. `kiln image build` makes more", known.join(", "))
+        return format!("; the directory has no images. Make one with `kiln image build {name}`");
     }
+    let words: Vec<&str> = known.iter().map(String::as_str).collect();
+    if let Some(meant) = nearest(name, &words) {
+        return format!("; did you mean {meant}?");
+    }
+    let shown = words.get(..MAX_NAMED).unwrap_or(&words).join(", ");
+    let more = match words.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("; there is {shown}{more}. `kiln image build` makes others")
 }
 
 fn had(known: &[String]) -> String {
@@ -201,12 +212,12 @@ fn login(base: &Path, name: &str) -> Result<Login, FindError> {
         let path = base.join(dir).join("config.yml");
         match read_config(&path) {
             Ok(text) => {
-                for (key, value) in kiln_core::image_config::parse(&text).map_err(|reason| {
-                    FindError::Config {
+                for (key, value) in
+                    kiln_core::image_config::parse(&text).map_err(|reason| FindError::Config {
                         path: path.clone(),
                         reason,
-                    }
-                })? {
+                    })?
+                {
                     apply(&mut login, &key, value);
                 }
             }
@@ -232,6 +243,10 @@ fn apply(login: &mut Login, key: &str, value: String) {
 
 fn read_config(path: &Path) -> io::Result<String> {
     use io::Read as _;
+    // Opening a pipe would wait for somebody to write into it.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("is no file"));
+    }
     let mut text = String::new();
     std::fs::File::open(path)?
         .take(MAX_CONFIG)

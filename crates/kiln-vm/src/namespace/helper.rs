@@ -17,6 +17,7 @@ use std::{
     },
     path::Path,
     process::{Child, Command, ExitCode, Stdio},
+    time::Duration,
 };
 
 use rustix::{
@@ -31,6 +32,10 @@ use super::{
     INIT_COMMAND, netlink,
     protocol::{self, Reply, Request},
 };
+
+/// A loopback connection takes microseconds, unless its listener has stopped.
+/// Meanwhile the end of the control socket would not be noticed.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The first stage. `isolation` is the helper's argument: `full` or `none`.
 #[must_use]
@@ -118,7 +123,10 @@ fn serve(isolated: bool) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
         let asked = interest.first().is_some_and(|fd| !fd.revents().is_empty());
-        if let Some(status) = running.as_mut().and_then(|running| ended(&mut running.child)) {
+        if let Some(status) = running
+            .as_mut()
+            .and_then(|running| ended(&mut running.child))
+        {
             running = None;
             protocol::send(socket, &Reply::Exited { status }, &[])?;
         }
@@ -176,9 +184,8 @@ fn answer(
             *running = Some(started);
             (Reply::Done, None)
         }),
-        Request::Connect { address } => {
-            TcpStream::connect(address).map(|stream| (Reply::Done, Some(OwnedFd::from(stream))))
-        }
+        Request::Connect { address } => TcpStream::connect_timeout(&address, CONNECT_DEADLINE)
+            .map(|stream| (Reply::Done, Some(OwnedFd::from(stream)))),
         Request::Listen { address } => {
             TcpListener::bind(address).map(|stream| (Reply::Done, Some(OwnedFd::from(stream))))
         }

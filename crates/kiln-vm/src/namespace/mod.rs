@@ -259,8 +259,7 @@ impl Drop for Namespace {
 }
 
 /// Where programs of the host are looked for, whatever our own environment.
-pub(crate) const SYSTEM_PATH: &str =
-    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 async fn read_replies(
     socket: Arc<UnixStream>,

@@ -10,12 +10,15 @@
 //! the operator opened is carried by [`forward`]: the guest finds it at
 //! 10.0.2.2, where nothing else listens.
 
+mod check;
 pub mod filter;
 pub(crate) mod forward;
 mod routes;
 pub(crate) mod uplink;
 
 use std::net::IpAddr;
+
+pub use check::{CheckError, check};
 
 /// What a guest may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]

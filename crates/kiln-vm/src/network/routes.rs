@@ -10,14 +10,22 @@ pub(super) fn connected() -> std::io::Result<Vec<Cidr>> {
     let routes = std::fs::read_to_string("/proc/net/route")?;
     let trie = std::fs::read_to_string("/proc/net/fib_trie")?;
     let mut networks = connected_networks(&routes);
-    networks.extend(own_addresses(&trie).into_iter().map(|address| (address, 32)));
+    networks.extend(
+        own_addresses(&trie)
+            .into_iter()
+            .map(|address| (address, 32)),
+    );
     Ok(networks)
 }
 
 /// Rows of /proc/net/route without a gateway; its numbers are hexadecimal in
 /// the machine's own byte order.
 fn connected_networks(table: &str) -> Vec<Cidr> {
-    table.lines().skip(1).filter_map(connected_network).collect()
+    table
+        .lines()
+        .skip(1)
+        .filter_map(connected_network)
+        .collect()
 }
 
 fn connected_network(row: &str) -> Option<Cidr> {
@@ -56,7 +64,10 @@ mod tests {
         let table = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
              eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
              eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
-        assert_eq!(connected_networks(table), [(Ipv4Addr::new(192, 0, 2, 0), 24)]);
+        assert_eq!(
+            connected_networks(table),
+            [(Ipv4Addr::new(192, 0, 2, 0), 24)]
+        );
     }
 
     #[test]

@@ -1,14 +1,28 @@
 //! The namespace's way to the outside: slirp4netns, a user-mode network that
 //! works for ordinary users.
 //!
-//! It runs outside the namespace, ends when our end of its pipe does, and asks
-//! the host's own resolver, so that the rules need no hole for it.
+//! It runs outside the namespace, ends when our end of its socket does, and
+//! asks the host's own resolver, so that the rules need no hole for it.
+//!
+//! ```text
+//!  its standard input   the pipe into which it says that it is ready
+//!  its standard output  the socket it watches for our end; its notes go there
+//!  its standard error   why it failed
+//! ```
+//!
+//! Readiness has a pipe of its own because the notes come before it.
 
-use std::process::Stdio;
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    process::Stdio,
+};
 
+use rustix::pipe::PipeFlags;
 use tokio::{
     io::AsyncReadExt,
-    process::{Child, ChildStdin, Command},
+    net::unix::pipe,
+    process::{Child, Command},
     time::{Duration, timeout},
 };
 
@@ -21,8 +35,8 @@ const READY_DEADLINE: Duration = Duration::from_secs(20);
 /// A running uplink. Dropping it ends it.
 pub(crate) struct Uplink {
     child: Child,
-    /// The uplink watches this pipe (`--exit-fd`).
-    _alive: Option<ChildStdin>,
+    /// The uplink watches this socket's other end (`--exit-fd`).
+    _alive: UnixStream,
 }
 
 impl Uplink {
@@ -31,26 +45,28 @@ impl Uplink {
     /// # Errors
     /// A sentence for the operator.
     pub async fn start(pid: u32) -> Result<Self, String> {
+        let pipes = || -> io::Result<_> {
+            let (ready, ready_theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+            Ok((pipe::Receiver::from_owned_fd(ready)?, ready_theirs, UnixStream::pair()?))
+        };
+        let (mut ready, ready_theirs, (alive, alive_theirs)) =
+            pipes().map_err(|error| format!("a pipe for slirp4netns: {error}"))?;
         let mut child = Command::new("slirp4netns")
             .args(["--configure", "--mtu=65520", "--cidr", UPLINK_NETWORK])
             .args(["--disable-host-loopback", "--enable-sandbox", "--enable-seccomp"])
-            .args(["--ready-fd=1", "--exit-fd=0"])
+            .args(["--ready-fd=0", "--exit-fd=1"])
             .arg(pid.to_string())
             .arg("tap0")
             .env_clear()
             .env("PATH", SYSTEM_PATH)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdin(Stdio::from(ready_theirs))
+            .stdout(Stdio::from(OwnedFd::from(alive_theirs)))
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("slirp4netns, the guest's uplink, did not start: {error}; install the package slirp4netns, or run without network"))?;
-        let alive = child.stdin.take();
-        let mut ready = [0];
-        let answered = match child.stdout.take() {
-            Some(mut stdout) => timeout(READY_DEADLINE, stdout.read_exact(&mut ready)).await,
-            None => return Err("slirp4netns has no output".into()),
-        };
+        let mut byte = [0];
+        let answered = timeout(READY_DEADLINE, ready.read_exact(&mut byte)).await;
         if matches!(answered, Ok(Ok(_))) {
             let uplink = Self {
                 child,

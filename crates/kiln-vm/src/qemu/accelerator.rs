@@ -68,7 +68,9 @@ impl Accelerator {
         let Some(kernel) = probe.kernel.clone().or_else(host_kernel) else {
             // Not remembered: an image may come.
             return Self::Tcg {
-                reason: "no kernel to try KVM with; build an image, or make /boot/vmlinuz-* readable".into(),
+                reason:
+                    "no kernel to try KVM with; build an image, or make /boot/vmlinuz-* readable"
+                        .into(),
             };
         };
         let key = key().await;
@@ -169,7 +171,10 @@ async fn boot(probe: &Probe, kernel: &Path) -> Result<(), String> {
     Err(refused(match seen {
         Ok(()) if !last.is_empty() => format!("QEMU ended with `{last}`"),
         Ok(()) => "QEMU ended before the kernel came up".into(),
-        Err(_) => format!("a kernel did not come up within {} s", BOOT_DEADLINE.as_secs()),
+        Err(_) => format!(
+            "a kernel did not come up within {} s",
+            BOOT_DEADLINE.as_secs()
+        ),
     }))
 }
 

@@ -13,7 +13,13 @@ const WITH_VALUE: &[&str] = &[
     "-vga",
 ];
 /// The same without a value.
-const BARE: &[&str] = &["-no-acpi", "-no-hpet", "-usb", "-nodefaults", "-no-user-config"];
+const BARE: &[&str] = &[
+    "-no-acpi",
+    "-no-hpet",
+    "-usb",
+    "-nodefaults",
+    "-no-user-config",
+];
 /// Options that kiln sets itself; with the number of their values.
 const OURS: &[(&str, usize)] = &[
     ("-accel", 1),
@@ -29,19 +35,72 @@ const OURS: &[(&str, usize)] = &[
 const FILES: &[&str] = &["-bios", "-dtb", "-initrd", "-kernel"];
 /// Devices by the beginning of their names.
 const DEVICES: &[&str] = &[
-    "ahci", "e1000", "i6300esb", "ich9-", "ide-cd", "ide-hd", "isa-", "nec-usb-xhci", "nvme",
-    "pcie-", "pvpanic", "qemu-xhci", "ramfb", "rtl8139", "scsi-cd", "scsi-hd", "usb-ehci",
-    "usb-kbd", "usb-mouse", "usb-tablet", "VGA", "virtio-balloon", "virtio-blk", "virtio-gpu",
-    "virtio-keyboard", "virtio-net", "virtio-rng", "virtio-scsi", "virtio-vga",
+    "ahci",
+    "e1000",
+    "i6300esb",
+    "ich9-",
+    "ide-cd",
+    "ide-hd",
+    "isa-",
+    "nec-usb-xhci",
+    "nvme",
+    "pcie-",
+    "pvpanic",
+    "qemu-xhci",
+    "ramfb",
+    "rtl8139",
+    "scsi-cd",
+    "scsi-hd",
+    "usb-ehci",
+    "usb-kbd",
+    "usb-mouse",
+    "usb-tablet",
+    "VGA",
+    "virtio-balloon",
+    "virtio-blk",
+    "virtio-gpu",
+    "virtio-keyboard",
+    "virtio-net",
+    "virtio-rng",
+    "virtio-scsi",
+    "virtio-vga",
 ];
 /// Properties of a device that name something of the host.
-const HOST_PROPERTIES: &[&str] = &["chardev", "drive-file", "file", "filename", "hostbus", "hostaddr", "hostdevice", "loadvm", "path", "romfile", "bios"];
+const HOST_PROPERTIES: &[&str] = &[
+    "chardev",
+    "drive-file",
+    "file",
+    "filename",
+    "hostbus",
+    "hostaddr",
+    "hostdevice",
+    "loadvm",
+    "path",
+    "romfile",
+    "bios",
+];
 /// Options of a disk's `-drive` that an image may choose.
-const DRIVE_OPTIONS: &[&str] = &["bootindex", "bus", "cache", "discard", "id", "if", "index", "media", "unit"];
+const DRIVE_OPTIONS: &[&str] = &[
+    "bootindex",
+    "bus",
+    "cache",
+    "discard",
+    "id",
+    "if",
+    "index",
+    "media",
+    "unit",
+];
 /// Where QEMU's packages put firmware.
 const FIRMWARE: &[&str] = &[
-    "/usr/share/AAVMF", "/usr/share/OVMF", "/usr/share/edk2", "/usr/share/ovmf",
-    "/usr/share/qemu", "/usr/share/qemu-efi-aarch64", "/usr/share/seabios", "/usr/share/slof",
+    "/usr/share/AAVMF",
+    "/usr/share/OVMF",
+    "/usr/share/edk2",
+    "/usr/share/ovmf",
+    "/usr/share/qemu",
+    "/usr/share/qemu-efi-aarch64",
+    "/usr/share/seabios",
+    "/usr/share/slof",
 ];
 
 /// What is left of an image's words.
@@ -66,10 +125,15 @@ pub fn check(arguments: &[String], dir: &Path) -> Result<Checked, String> {
     let mut words = arguments.iter();
     while let Some(option) = words.next() {
         // QEMU takes two dashes for one.
-        let option = option.strip_prefix('-').filter(|o| o.starts_with('-')).unwrap_or(option);
+        let option = option
+            .strip_prefix('-')
+            .filter(|o| o.starts_with('-'))
+            .unwrap_or(option);
         let mut value = || {
             let value = words.next();
-            value.cloned().ok_or_else(|| format!("`functions` gives QEMU's {option} no value"))
+            value
+                .cloned()
+                .ok_or_else(|| format!("`functions` gives QEMU's {option} no value"))
         };
         if let Some((_, values)) = OURS.iter().find(|(ours, _)| *ours == option) {
             for _ in 0..*values {
@@ -137,9 +201,12 @@ pub fn check_drive(options: &str) -> Result<String, String> {
 fn plain_value(option: &str, value: String) -> Result<String, String> {
     let forbidden = |part: &&str| {
         let name = part.split_once('=').map_or(*part, |(name, _)| name);
-        let host = ["file", "dtb", "kernel", "initrd", "firmware", "shmem", "dumpdtb", "pflash0", "pflash1"];
-        (option == "-smbios" && name == "file")
+        let host = [
+            "file", "dtb", "kernel", "initrd", "firmware", "shmem", "dumpdtb", "pflash0", "pflash1",
+        ];
+        (option == "-smbios" && matches!(name, "file" | "path"))
             || (option == "-boot" && name == "splash")
+            || (option == "-global" && sets_host_property(part))
             || (matches!(option, "-M" | "-machine") && host.contains(&name))
     };
     if let Some(part) = value.split(',').find(forbidden) {
@@ -149,10 +216,25 @@ fn plain_value(option: &str, value: String) -> Result<String, String> {
     }
     if matches!(option, "-M" | "-machine") {
         // The accelerator is kiln's to choose.
-        let parts: Vec<&str> = value.split(',').filter(|part| !part.starts_with("accel=")).collect();
+        let parts: Vec<&str> = value
+            .split(',')
+            .filter(|part| !part.starts_with("accel="))
+            .collect();
         return Ok(parts.join(","));
     }
     Ok(value)
+}
+
+/// `DEVICE.PROPERTY=VALUE`, or `property=PROPERTY` among three parts: for
+/// devices of kiln's own, too.
+fn sets_host_property(part: &str) -> bool {
+    let (name, value) = part.split_once('=').unwrap_or((part, ""));
+    let property = if name == "property" {
+        value
+    } else {
+        name.rsplit('.').next().unwrap_or(name)
+    };
+    HOST_PROPERTIES.contains(&property)
 }
 
 fn device(value: String) -> Result<String, String> {
@@ -185,7 +267,11 @@ fn firmware_drive(value: &str, dir: &Path) -> Result<String, String> {
             Some(("if", "pflash")) => flash = true,
             Some(("file", file)) => path = Some(file),
             Some(("format", "raw") | ("unit", _) | ("readonly", "on")) => {}
-            _ => return Err(format!("`functions` gives QEMU's -drive `{part}`; kiln makes the disk itself")),
+            _ => {
+                return Err(format!(
+                    "`functions` gives QEMU's -drive `{part}`; kiln makes the disk itself"
+                ));
+            }
         }
     }
     match (flash, path) {
@@ -193,7 +279,10 @@ fn firmware_drive(value: &str, dir: &Path) -> Result<String, String> {
             let path = file("-drive", path, dir)?;
             Ok(format!("if=pflash,format=raw,readonly=on,file={path}"))
         }
-        _ => Err("`functions` asks for a -drive; kiln makes the disk itself, only firmware may be named".into()),
+        _ => Err(
+            "`functions` asks for a -drive; kiln makes the disk itself, only firmware may be named"
+                .into(),
+        ),
     }
 }
 
@@ -205,7 +294,9 @@ fn random_object(value: String) -> Result<String, String> {
     if random && plain {
         Ok(value)
     } else {
-        Err(format!("`functions` asks for the object `{value}`, which kiln does not give to images"))
+        Err(format!(
+            "`functions` asks for the object `{value}`, which kiln does not give to images"
+        ))
     }
 }
 
@@ -215,14 +306,18 @@ fn file(option: &str, name: &str, dir: &Path) -> Result<String, String> {
     let plain = !path.components().any(|part| part == Component::ParentDir);
     let real = |path: &Path| -> Option<PathBuf> { std::fs::canonicalize(path).ok() };
     let Some(found) = real(&path) else {
-        return Err(format!("`functions` gives QEMU's {option} `{name}`, which does not exist"));
+        return Err(format!(
+            "`functions` gives QEMU's {option} `{name}`, which does not exist"
+        ));
     };
     let mut roots = FIRMWARE.iter().map(PathBuf::from).chain([dir.to_owned()]);
     let inside = roots.any(|root| real(&root).is_some_and(|root| found.starts_with(root)));
     // A comma would begin another option of QEMU's.
     match found.to_str() {
         Some(found) if inside && plain && !found.contains(',') => Ok(found.to_owned()),
-        _ => Err(format!("`functions` gives QEMU's {option} `{name}`, which is outside the image")),
+        _ => Err(format!(
+            "`functions` gives QEMU's {option} `{name}`, which is outside the image"
+        )),
     }
 }
 
@@ -293,6 +388,9 @@ mod tests {
             "-object memory-backend-file,mem-path=/x,id=a",
             "-object rng-random,filename=/etc/passwd",
             "-smbios file=/etc/passwd",
+            "-smbios type=11,path=/etc/passwd",
+            "-global virtio-rng-pci.romfile=/etc/passwd",
+            "-global driver=virtio-rng-pci,property=romfile,value=/etc/passwd",
             "-machine q35,dumpdtb=/x",
             "-sandbox off",
             "-incoming exec:id",

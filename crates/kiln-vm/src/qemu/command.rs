@@ -45,8 +45,9 @@ pub(super) struct CommandLine {
     pub memory_mib: u32,
 }
 
-/// QEMU's name for guests of this architecture.
-pub(super) fn binary(arch: &str) -> Option<&'static str> {
+/// QEMU's name for guests of this architecture, where kiln knows one.
+#[must_use]
+pub fn binary(arch: &str) -> Option<&'static str> {
     match kiln_core::arch::canonical(arch) {
         "x86_64" => Some("qemu-system-x86_64"),
         "aarch64" => Some("qemu-system-aarch64"),
@@ -64,7 +65,11 @@ pub(super) fn host_binary() -> &'static str {
 
 /// What `--version` says first.
 pub(super) async fn version(binary: &str) -> Option<String> {
-    let output = tokio::process::Command::new(binary).arg("--version").output().await.ok()?;
+    let output = tokio::process::Command::new(binary)
+        .arg("--version")
+        .output()
+        .await
+        .ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().next().map(str::to_owned)
 }
@@ -82,9 +87,16 @@ pub(super) fn build(
     let usual = binary(hardware.arch);
     let qemu = match request.variables.qemu.as_deref() {
         Some(name) if known_binary(name) => name,
-        Some(name) => return Err(format!("`functions` sets qemu to `{name}`, which is no QEMU")),
+        Some(name) => {
+            return Err(format!(
+                "`functions` sets qemu to `{name}`, which is no QEMU"
+            ));
+        }
         None => usual.ok_or_else(|| {
-            format!("kiln knows no QEMU for {}; set `qemu` in `functions`", hardware.arch)
+            format!(
+                "kiln knows no QEMU for {}; set `qemu` in `functions`",
+                hardware.arch
+            )
         })?,
     };
     let memory_mib = hardware
@@ -117,7 +129,10 @@ pub(super) fn build(
 /// `qemu-system-` and letters: not a path, not another program.
 fn known_binary(name: &str) -> bool {
     name.strip_prefix("qemu-system-").is_some_and(|arch| {
-        !arch.is_empty() && arch.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        !arch.is_empty()
+            && arch
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     })
 }
 
@@ -146,13 +161,21 @@ impl Line {
     }
 
     fn accelerator(&mut self, hardware: &Hardware<'_>, checked: &Checked) {
-        let accel = if hardware.kvm { "kvm" } else { "tcg,thread=multi" };
+        let accel = if hardware.kvm {
+            "kvm"
+        } else {
+            "tcg,thread=multi"
+        };
         self.words(&format!("-accel {accel}"));
         if !checked.machine && kiln_core::arch::same(hardware.arch, "aarch64") {
             self.words("-M virt");
         }
         if !checked.cpu {
-            self.words(if hardware.kvm { "-cpu host" } else { "-cpu max" });
+            self.words(if hardware.kvm {
+                "-cpu host"
+            } else {
+                "-cpu max"
+            });
         }
     }
 
@@ -177,7 +200,11 @@ impl Line {
     }
 
     fn network(&mut self, hardware: &Hardware<'_>, guest_port: u16) {
-        let restrict = if hardware.networked { "" } else { ",restrict=on" };
+        let restrict = if hardware.networked {
+            ""
+        } else {
+            ",restrict=on"
+        };
         let (address, port) = if hardware.isolated {
             SSH_ADDRESS
         } else {
@@ -186,7 +213,9 @@ impl Line {
         };
         self.pair(
             "-netdev",
-            format!("user,id=network,ipv6=off{restrict},hostfwd=tcp:{address}:{port}-:{guest_port}"),
+            format!(
+                "user,id=network,ipv6=off{restrict},hostfwd=tcp:{address}:{port}-:{guest_port}"
+            ),
         );
         self.words("-device virtio-net-pci,netdev=network,romfile=");
     }
@@ -228,12 +257,21 @@ mod tests {
     #[test]
     fn a_comma_in_a_path_begins_no_option() {
         let line = build(&BootRequest::default(), Path::new("/"), &hardware(false)).unwrap();
-        assert!(line.argv.iter().any(|word| word.starts_with("file=/run/a,,b/overlay.qcow2,format=qcow2,")));
+        assert!(
+            line.argv
+                .iter()
+                .any(|word| word.starts_with("file=/run/a,,b/overlay.qcow2,format=qcow2,"))
+        );
     }
 
     #[test]
     fn only_qemu_can_be_named_as_qemu() {
-        for name in ["sh", "/bin/sh", "qemu-system-x86_64 -D /x", "qemu-system-../sh"] {
+        for name in [
+            "sh",
+            "/bin/sh",
+            "qemu-system-x86_64 -D /x",
+            "qemu-system-../sh",
+        ] {
             let variables = Variables {
                 qemu: Some(name.into()),
                 ..Variables::default()

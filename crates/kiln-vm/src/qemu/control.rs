@@ -185,7 +185,9 @@ async fn ssh(
             match output.next().await {
                 Ok(Frame::Out(bytes)) => send(&mut write, STDOUT, &bytes).await?,
                 Ok(Frame::Err(bytes)) => send(&mut write, STDERR, &bytes).await?,
-                Ok(Frame::Exit(code)) => return send(&mut write, EXIT, &code.0.to_be_bytes()).await,
+                Ok(Frame::Exit(code)) => {
+                    return send(&mut write, EXIT, &code.0.to_be_bytes()).await;
+                }
                 // As ssh: 255 for a lost connection.
                 Err(_) => return send(&mut write, EXIT, &255u32.to_be_bytes()).await,
             }
@@ -237,9 +239,7 @@ async fn receive(read: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(u8, 
 /// The client: what `guest_ssh`, `cmd_boot`, `_wait_boot` and `cmd_cleanup`
 /// run.
 pub mod client {
-    use super::{
-        EXIT, REQUEST, Request, STDERR, STDIN, STDIN_END, STDOUT, receive, send,
-    };
+    use super::{EXIT, REQUEST, Request, STDERR, STDIN, STDIN_END, STDOUT, receive, send};
     use std::{io, path::Path};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -262,7 +262,13 @@ pub mod client {
             Some("ssh") => parse_ssh(words.get(1..).unwrap_or_default()),
             Some("boot") => {
                 let arch = word(1).ok_or("an architecture is missing")?.to_owned();
-                Ok((Request::Boot { arch, port: port(2)? }, false))
+                Ok((
+                    Request::Boot {
+                        arch,
+                        port: port(2)?,
+                    },
+                    false,
+                ))
             }
             Some("wait") => Ok((Request::Wait { port: port(1)? }, false)),
             Some("cleanup") => Ok((Request::Cleanup { port: port(1)? }, false)),
@@ -279,7 +285,9 @@ pub mod client {
             match word.as_str() {
                 "-n" => stdin = false,
                 option if VALUED.contains(&option) => {
-                    let value = words.next().ok_or_else(|| format!("{option} has no value"))?;
+                    let value = words
+                        .next()
+                        .ok_or_else(|| format!("{option} has no value"))?;
                     if option == "-p" {
                         port = value.parse().map_err(|_| format!("`{value}` is no port"))?;
                     }
@@ -360,16 +368,30 @@ pub mod client {
 
         #[test]
         fn guest_ssh_is_understood_as_real_images_call_it() {
-            let line = "ssh -p 8022 -o StrictHostKeyChecking=no -n build@localhost sudo apk add -U jq";
+            let line =
+                "ssh -p 8022 -o StrictHostKeyChecking=no -n build@localhost sudo apk add -U jq";
             let (request, stdin) = parse(&words(line)).unwrap();
             let command = "sudo apk add -U jq".to_owned();
-            assert_eq!(request, Request::Ssh { port: 8022, command });
+            assert_eq!(
+                request,
+                Request::Ssh {
+                    port: 8022,
+                    command
+                }
+            );
             assert!(!stdin);
         }
 
         #[test]
         fn what_makes_no_sense_is_a_sentence() {
-            for line in ["", "ssh", "ssh -p", "ssh -p x build@localhost ls", "boot x86_64", "wait x"] {
+            for line in [
+                "",
+                "ssh",
+                "ssh -p",
+                "ssh -p x build@localhost ls",
+                "boot x86_64",
+                "wait x",
+            ] {
                 assert!(parse(&words(line)).is_err(), "{line}");
             }
         }

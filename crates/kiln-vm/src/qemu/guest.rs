@@ -24,7 +24,10 @@ use super::{
     ready,
 };
 use crate::{
-    image::{Image, functions::{Functions, FunctionsError, GUEST_PORT}},
+    image::{
+        Image,
+        functions::{Functions, FunctionsError, GUEST_PORT},
+    },
     machine::{Exec, ExitCode, Gone, Guest, GuestError, Login, Sink},
     namespace::Namespace,
     network::{forward::Forwards, uplink::Uplink},
@@ -162,23 +165,15 @@ impl QemuGuest {
         }
     }
 
-    async fn call(
-        &self,
-        call: &[&str],
-        output: &mut dyn Sink,
-    ) -> Result<ExitCode, GuestError> {
+    async fn call(&self, call: &[&str], output: &mut dyn Sink) -> Result<ExitCode, GuestError> {
         let (socket, _) = self
             .control
             .get_or_try_init(|| self.serve_control())
             .await?;
         let running = &self.running;
-        let called = running.functions.call(
-            call,
-            &running.image.arch,
-            socket,
-            &**running,
-            output,
-        );
+        let called = running
+            .functions
+            .call(call, &running.image.arch, socket, &**running, output);
         let called = tokio::select! {
             called = called => called,
             gone = running.gone() => return Err(GuestError::Gone(gone)),
@@ -224,7 +219,8 @@ impl Guest for QemuGuest {
         output: &mut dyn Sink,
     ) -> Result<ExitCode, GuestError> {
         let port = GUEST_PORT.to_string();
-        self.call(&["add_repository", &port, name, source], output).await
+        self.call(&["add_repository", &port, name, source], output)
+            .await
     }
 
     async fn install(
@@ -245,12 +241,7 @@ impl Guest for QemuGuest {
         }
         let mut reason = "";
         let running = &self.running;
-        let login = ready::first_login(
-            &**running,
-            &running.qmp,
-            running.guest_port,
-            &mut reason,
-        );
+        let login = ready::first_login(&**running, &running.qmp, running.guest_port, &mut reason);
         let session = tokio::select! {
             session = timeout(RELOGIN, login) => session.map_err(|_| GuestError::Login)?,
             gone = running.gone() => return Err(GuestError::Gone(gone)),

@@ -25,26 +25,34 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex as SyncMutex, atomic::AtomicBool},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use tokio::{net::UnixStream, sync::Mutex, time::timeout};
 
 use crate::{
-    image::{Image, functions::{BootRequest, Functions}, qcow2},
+    image::{
+        Image,
+        functions::{BootRequest, Functions},
+        qcow2,
+    },
     machine::{Guest, GuestSpec, Machine, StartError},
     namespace::{self, Isolation, Namespace, Process, SYSTEM_PATH},
     network::{Network, filter, forward::Forwards, uplink::Uplink},
     tail::Tail,
 };
+pub use command::binary;
 use command::{CommandLine, Hardware};
-use guest::Running;
 pub use guest::QemuGuest;
+use guest::Running;
 use qmp::Qmp;
 
 /// Free space that a guest's disk needs at the least, in bytes.
-const MIN_DISK_SPACE: u64 = 256 << 20;
+pub const MIN_DISK_SPACE: u64 = 256 << 20;
+
+/// How long after its control socket QEMU may take to end.
+const EXIT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Boots images.
 #[derive(Debug, Clone)]
@@ -89,14 +97,18 @@ impl QemuMachine {
             kvm: self.kvm_for(&spec.image),
             ..self.functions(&spec.image.base, &spec.image.dir)
         };
+        let mut watch = Stopwatch::start();
         let (request, (), namespace) = tokio::try_join!(
             boot_request(&functions, &spec.image),
             prepare_disk(&spec.image, &spec.dir),
             self.namespace(spec),
         )?;
+        watch.lap("functions, disk and namespace");
         let line = self.command_line(&request, spec, functions.kvm)?;
         let (uplink, forwards) = connect(&namespace, &spec.network, self.isolation).await?;
+        watch.lap("uplink");
         let launched = launch(namespace, line, spec).await?;
+        watch.lap("QEMU");
         let console = Arc::clone(&launched.console);
         let host_port = match self.isolation {
             Isolation::Namespaces => None,
@@ -116,7 +128,10 @@ impl QemuMachine {
             stopping: AtomicBool::new(false),
         });
         match self.first_login(&running, &launched.errors).await {
-            Ok(session) => Ok(QemuGuest::new(running, session)),
+            Ok(session) => {
+                watch.lap("boot and login");
+                Ok(QemuGuest::new(running, session))
+            }
             Err(error) => {
                 running.stop().await;
                 tracing::debug!(console = %text(&console), "the guest did not start");
@@ -188,12 +203,7 @@ impl QemuMachine {
         errors: &Arc<SyncMutex<Tail>>,
     ) -> Result<crate::ssh::Session, StartError> {
         let mut reason = "its SSH server never answered";
-        let login = ready::first_login(
-            &**running,
-            &running.qmp,
-            running.guest_port,
-            &mut reason,
-        );
+        let login = ready::first_login(&**running, &running.qmp, running.guest_port, &mut reason);
         tokio::select! {
             login = timeout(self.boot_deadline, login) => login.map_err(|_| StartError::NoLogin {
                 reason,
@@ -207,6 +217,21 @@ impl QemuMachine {
                 Err(StartError::Gone { gone, detail })
             }
         }
+    }
+}
+
+/// Tells the operator where a start's time went.
+struct Stopwatch(Instant);
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn lap(&mut self, what: &str) {
+        let now = Instant::now();
+        let took = now.duration_since(std::mem::replace(&mut self.0, now));
+        tracing::info!("{what}: {} ms", took.as_millis());
     }
 }
 
@@ -237,7 +262,7 @@ async fn prepare_disk(image: &Image, dir: &Path) -> Result<(), StartError> {
     }
     let output = tokio::process::Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
-        .arg(std::path::absolute(&disk).unwrap_or(disk))
+        .arg(std::path::absolute(&disk).unwrap_or_else(|_| disk.clone()))
         .arg(overlay(dir))
         .env_clear()
         .env("PATH", SYSTEM_PATH)
@@ -250,6 +275,14 @@ async fn prepare_disk(image: &Image, dir: &Path) -> Result<(), StartError> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
+    // Without a translation: it was given no locale.
+    if said.contains("Could not open backing image") {
+        return Err(StartError::Image(format!(
+            "{} is damaged: {}",
+            disk.display(),
+            said.trim()
+        )));
+    }
     Err(StartError::Host(format!("qemu-img: {}", said.trim())))
 }
 
@@ -305,9 +338,17 @@ async fn launch(
         .await
         .map_err(|error| StartError::Host(error.to_string()))?;
     let console = guest::keep_tail(console);
+    let ended = |status| format!("{program} ended at once ({})", exit_words(status));
     let qmp = tokio::select! {
-        qmp = Qmp::connect(control) => qmp.map_err(|error| error.to_string()),
-        status = namespace.exited() => Err(format!("{program} ended at once ({})", exit_words(status))),
+        qmp = Qmp::connect(control) => match qmp {
+            Ok(qmp) => Ok(qmp),
+            // Its socket ends before its status is known.
+            Err(error) => Err(match timeout(EXIT_DEADLINE, namespace.exited()).await {
+                Ok(status) => ended(status),
+                Err(_) => error.to_string(),
+            }),
+        },
+        status = namespace.exited() => Err(ended(status)),
     };
     let qmp = match qmp {
         Ok(qmp) => qmp,
@@ -350,7 +391,9 @@ async fn host_port(qmp: &Qmp) -> Result<u16, StartError> {
 
 fn available_memory_mib() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let row = text.lines().find_map(|row| row.strip_prefix("MemAvailable:"))?;
+    let row = text
+        .lines()
+        .find_map(|row| row.strip_prefix("MemAvailable:"))?;
     let kib: u64 = row.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib / 1024)
 }

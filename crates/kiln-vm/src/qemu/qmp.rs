@@ -146,7 +146,11 @@ async fn read_lines(
     let mut line = Vec::new();
     loop {
         line.clear();
-        match (&mut read).take(MAX_LINE).read_until(b'\n', &mut line).await {
+        match (&mut read)
+            .take(MAX_LINE)
+            .read_until(b'\n', &mut line)
+            .await
+        {
             Ok(length) if length > 0 && line.ends_with(b"\n") => {}
             // The end, or a line that is too long to be QEMU's.
             _ => return,
@@ -197,7 +201,8 @@ mod tests {
 
     #[tokio::test]
     async fn events_come_between_answers() {
-        let lines = b"{\"QMP\":{}}\n{\"event\":\"SHUTDOWN\",\"data\":{\"guest\":true}}\n{\"return\":{}}\n";
+        let lines =
+            b"{\"QMP\":{}}\n{\"event\":\"SHUTDOWN\",\"data\":{\"guest\":true}}\n{\"return\":{}}\n";
         let qmp = qemu_that_says(lines).await.unwrap();
         assert!(qmp.events().shut_down);
     }
@@ -206,6 +211,9 @@ mod tests {
     async fn a_refusal_carries_the_reason() {
         let lines = b"{\"error\":{\"desc\":\"not now\"}}\n";
         let refused = qemu_that_says(lines).await.err().unwrap();
-        assert_eq!(refused.to_string(), "QEMU refuses qmp_capabilities: not now");
+        assert_eq!(
+            refused.to_string(),
+            "QEMU refuses qmp_capabilities: not now"
+        );
     }
 }

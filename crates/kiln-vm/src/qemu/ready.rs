@@ -21,6 +21,9 @@ use crate::ssh::{Dial, LoginError, Session};
 const LOOK: Duration = Duration::from_millis(50);
 /// How long an attempt may hang that the guest has not accepted.
 const UNANSWERED: Duration = Duration::from_millis(100);
+/// How long an accepted one may be silent. On a busy host an emulated SSH
+/// server takes seconds for its first word.
+const SILENT: Duration = Duration::from_mins(1);
 
 /// Logs in as soon as the guest lets us; for ever, until it does. The last
 /// reason why not is left in `reason`.
@@ -43,7 +46,9 @@ pub(super) async fn first_login(
             Ok(session) => return session,
             Err(error) => {
                 *reason = match error {
-                    LoginError::Handshake => "its SSH server closes the connection or never finishes the handshake",
+                    LoginError::Handshake => {
+                        "its SSH server closes the connection or never finishes the handshake"
+                    }
                     LoginError::Protocol => "its SSH server speaks no sense",
                     LoginError::Refused => "its user `build` may not log in with an empty password",
                 };
@@ -70,7 +75,7 @@ async fn answered(stream: &TcpStream, qmp: &Qmp, guest_port: u16) -> bool {
             Ok(table) => accepted(&table, guest_port),
             Err(_) => return false,
         };
-        if !accepted {
+        if !accepted || started.elapsed() > SILENT {
             return false;
         }
     }
@@ -85,7 +90,9 @@ fn accepted(table: &str, guest_port: u16) -> bool {
     table.lines().any(|row| {
         let words: Vec<&str> = row.split_whitespace().collect();
         words.first() == Some(&"TCP[ESTABLISHED]")
-            && words.get(4).is_some_and(|address| address.starts_with("10.0.2."))
+            && words
+                .get(4)
+                .is_some_and(|address| address.starts_with("10.0.2."))
             && words.get(5) == Some(&port.as_str())
     })
 }

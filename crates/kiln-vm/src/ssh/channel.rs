@@ -2,10 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use russh::{
-    Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig,
-    client::Msg,
-};
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig, client::Msg};
 use tokio::time::timeout;
 
 use super::marker::Scanner;
@@ -48,14 +45,19 @@ pub(super) async fn run(
             Some(ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. }) => {
                 let scanned = scanner.push(&data);
                 if !scanned.output.is_empty() {
-                    output.write(&scanned.output).await.map_err(GuestError::Output)?;
+                    output
+                        .write(&scanned.output)
+                        .await
+                        .map_err(GuestError::Output)?;
                 }
                 if let Some(status) = scanned.status {
                     break ExitCode(status);
                 }
             }
             Some(ChannelMsg::ExitStatus { exit_status }) => told = Some(ExitCode(exit_status)),
-            Some(ChannelMsg::ExitSignal { signal_name, .. }) => told = Some(by_signal(&signal_name)),
+            Some(ChannelMsg::ExitSignal { signal_name, .. }) => {
+                told = Some(by_signal(&signal_name))
+            }
             Some(ChannelMsg::Failure) => return Err(GuestError::Connection),
             Some(_) => {}
             None => {
@@ -175,7 +177,10 @@ pub enum Frame {
 
 impl Piped {
     pub(super) async fn start(channel: Channel<Msg>, command: &str) -> Result<Self, GuestError> {
-        channel.exec(true, command).await.map_err(|error| lost(&error))?;
+        channel
+            .exec(true, command)
+            .await
+            .map_err(|error| lost(&error))?;
         let (read, write) = channel.split();
         Ok(Self { read, write })
     }
@@ -229,7 +234,9 @@ impl PipedOutput {
         loop {
             match next(&mut self.read, self.status.is_some()).await {
                 Some(ChannelMsg::Data { data }) => return Ok(Frame::Out(data.to_vec())),
-                Some(ChannelMsg::ExtendedData { data, .. }) => return Ok(Frame::Err(data.to_vec())),
+                Some(ChannelMsg::ExtendedData { data, .. }) => {
+                    return Ok(Frame::Err(data.to_vec()));
+                }
                 Some(ChannelMsg::ExitStatus { exit_status }) => {
                     self.status = Some(ExitCode(exit_status));
                 }

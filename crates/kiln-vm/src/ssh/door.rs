@@ -3,12 +3,7 @@
 
 use std::{io, path::Path};
 
-use tokio::{
-    io::copy_bidirectional,
-    net::UnixListener,
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::{io::copy_bidirectional, net::UnixListener, sync::watch, task::JoinSet};
 
 use crate::machine::Guest;
 

@@ -66,7 +66,10 @@ impl Scanner {
                 let held = bytes.split_off(at);
                 let output = self.visible(bytes.get(from..));
                 self.held = held;
-                return Scanned { output, status: None };
+                return Scanned {
+                    output,
+                    status: None,
+                };
             }
             let status = number(rest.get(self.marker.len()..whole).unwrap_or_default());
             if self.skipping {
@@ -83,7 +86,10 @@ impl Scanner {
             search = at + 1;
         }
         let output = self.visible(bytes.get(from..));
-        Scanned { output, status: None }
+        Scanned {
+            output,
+            status: None,
+        }
     }
 
     /// What was held back when the stream ended without a marker.
@@ -131,7 +137,10 @@ mod tests {
     #[test]
     fn what_a_login_shell_says_first_is_no_data() {
         let mut scanner = Scanner::new("abc", true);
-        let seen = feed(&mut scanner, &[b"hello from bashrc\n\0ab", b"c:000data\0abc:000"]);
+        let seen = feed(
+            &mut scanner,
+            &[b"hello from bashrc\n\0ab", b"c:000data\0abc:000"],
+        );
         assert_eq!(seen, (b"data".to_vec(), Some(0)));
     }
 

@@ -217,7 +217,9 @@ async fn authenticate(handle: &mut Handle<AcceptAnyKey>) -> Result<bool, LoginEr
             Ok(KeyboardInteractiveAuthResponse::Success) => return Ok(true),
             Ok(KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. }) => {
                 let empty = vec![String::new(); prompts.len().min(MAX_QUESTIONS)];
-                answer = handle.authenticate_keyboard_interactive_respond(empty).await;
+                answer = handle
+                    .authenticate_keyboard_interactive_respond(empty)
+                    .await;
             }
             Ok(KeyboardInteractiveAuthResponse::Failure { .. }) => return Ok(false),
             Err(error) => return Err(handshake_error(&error)),

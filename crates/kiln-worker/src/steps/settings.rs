@@ -22,9 +22,13 @@ const FIRST_STATUS: usize = 10;
 /// How many files have a status of their own.
 const STATUSES: usize = 200;
 
-/// What the commands of all [`Part`]s are made of.
+/// What the commands of all [`Part`]s are made of. Each program that runs in an
+/// emulated guest costs tens of milliseconds, so the shell does what it can
+/// itself; only bytes that are no text of its own need `base64`.
 const FUNCTIONS: &str = r#"
-put() { mkdir -p -- "$(dirname -- "$2")" && base64 -d >"$2" && chmod -- "$1" "$2"; }
+parent() { [ -d "${1%/*}" ] || mkdir -p -- "${1%/*}"; }
+text() { parent "$1" && printf %s "$2" >"$1"; }
+bytes() { parent "$1" && base64 -d >"$1"; }
 private() { mkdir -p -- "$1" && chmod 700 -- "$1"; }
 pgp() { base64 -d | gpg --batch --import; }
 "#;
@@ -66,27 +70,51 @@ struct Part<'a> {
 /// A shell's command and what it reads.
 struct Command<'a> {
     line: String,
-    input: Cow<'a, [u8]>,
+    input: Option<Cow<'a, [u8]>>,
 }
 
 impl<'a> Command<'a> {
-    fn put(path: &str, mode: u32, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
+    fn put(path: &str, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
+        let bytes = bytes.into();
+        let path = shell_quote(path);
+        // A shell's words can't have a zero byte, and its locale may change
+        // what is no UTF-8.
+        match std::str::from_utf8(&bytes) {
+            Ok(text) if !text.contains('\0') => Self {
+                line: format!("text {path} {}", shell_quote(text)),
+                input: None,
+            },
+            _ => Self {
+                line: format!("bytes {path}"),
+                input: Some(bytes),
+            },
+        }
+    }
+
+    fn mode(mode: u32, paths: &[String]) -> Self {
+        let paths: Vec<String> = paths.iter().map(|path| shell_quote(path)).collect();
         Self {
-            line: format!("put {mode:o} {}", shell_quote(path)),
-            input: bytes.into(),
+            line: format!("chmod {mode:o} -- {}", paths.join(" ")),
+            input: None,
         }
     }
 }
 
 fn parts<'a>(job: &'a Job, login: &Login) -> Vec<Part<'a>> {
-    let file = |GuestFile { path, text }| {
+    let mut parts = Vec::new();
+    let mut paths = Vec::new();
+    for GuestFile { path, text } in job.files(login) {
         let path_there = in_home(&login.home, &path);
-        Part {
+        parts.push(Part {
             what: format!("~/{path}"),
-            commands: vec![Command::put(&path_there, 0o755, text.into_bytes())],
-        }
-    };
-    let mut parts: Vec<Part<'a>> = job.files(login).into_iter().map(file).collect();
+            commands: vec![Command::put(&path_there, text.into_bytes())],
+        });
+        paths.push(path_there);
+    }
+    parts.push(Part {
+        what: "the tasks' scripts".into(),
+        commands: vec![Command::mode(0o755, &paths)],
+    });
     let mut keys = 0;
     // Preparing has refused jobs that lack one.
     for (name, secret) in job.secrets_in_order() {
@@ -106,20 +134,22 @@ fn secret_commands<'a>(secret: &'a Secret, first_key: bool, home: &str) -> Vec<C
             let ssh = in_home(home, ".ssh");
             let mut commands = vec![Command {
                 line: format!("private {}", shell_quote(&ssh)),
-                input: Cow::default(),
+                input: None,
             }];
             let names = [Some(secret.uuid.as_str()), first_key.then_some("id_rsa")];
-            for name in names.into_iter().flatten() {
-                commands.push(Command::put(&format!("{ssh}/{name}"), 0o600, bytes));
-            }
+            let names = names.into_iter().flatten();
+            let paths: Vec<String> = names.map(|name| format!("{ssh}/{name}")).collect();
+            commands.extend(paths.iter().map(|path| Command::put(path, bytes)));
+            commands.push(Command::mode(0o600, &paths));
             commands
         }
         SecretKind::PgpKey(bytes) => vec![Command {
             line: "pgp".into(),
-            input: bytes.into(),
+            input: Some(bytes.into()),
         }],
         SecretKind::File { path, mode, bytes } => {
-            vec![Command::put(&in_home(home, path), *mode, bytes)]
+            let path = in_home(home, path);
+            vec![Command::put(&path, bytes), Command::mode(*mode, &[path])]
         }
     }
 }
@@ -131,9 +161,14 @@ fn script(parts: &[Part<'_>]) -> String {
     for (index, part) in parts.iter().enumerate() {
         let status = FIRST_STATUS + index.min(STATUSES);
         for Command { line, input } in &part.commands {
-            // Base64 has no line like the one that ends it.
-            let input = base64::encode(input);
-            let _ = write!(script, "{line} <<'KILN' || exit {status}\n{input}\nKILN\n");
+            let _ = match input {
+                None => writeln!(script, "{line} || exit {status}"),
+                // Base64 has no line like the one that ends it.
+                Some(input) => {
+                    let input = base64::encode(input);
+                    writeln!(script, "{line} <<'KILN' || exit {status}\n{input}\nKILN")
+                }
+            };
         }
     }
     script.push_str("exit 0\n");

@@ -1,10 +1,10 @@
 //! `kiln manifest check`.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use kiln_core::manifest::{self, Diagnostic, MAX_BYTES, Parsed};
 
-use crate::{exit::Exit, ui};
+use crate::{exit::Exit, host::files, ui};
 
 /// Checks each file: 0 when all are right, 2 when one is not.
 pub fn check(files: &[impl AsRef<Path>], json: bool) -> Exit {
@@ -34,7 +34,9 @@ pub fn read(file: &Path) -> Result<Parsed, Vec<String>> {
     let bytes = read_bytes(file).map_err(|error| vec![format!("{name}: {error}")])?;
     manifest::parse(&bytes).map_err(|refused| {
         let lines = refused.diagnostics.iter();
-        lines.map(|diagnostic| format!("{name}: {diagnostic}")).collect()
+        lines
+            .map(|diagnostic| format!("{name}: {diagnostic}"))
+            .collect()
     })
 }
 
@@ -51,9 +53,5 @@ fn read_bytes(file: &Path) -> Result<Vec<u8>, String> {
     if file.is_dir() {
         return Err("is a directory; name a manifest in it".into());
     }
-    let mut bytes = Vec::new();
-    File::open(file)
-        .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| error.to_string())?;
-    Ok(bytes)
+    files::read(file, MAX_BYTES as u64 + 1).map_err(|error| error.to_string())
 }

@@ -29,7 +29,9 @@ pub async fn run(args: &SshArgs) -> Result<Exit, Failure> {
     };
     let door = door(&run);
     if !door.exists() {
-        return Err(Failure::usage(format!("the run {run} has no guest that waits")));
+        return Err(Failure::usage(format!(
+            "the run {run} has no guest that waits"
+        )));
     }
     enter(&door, &args.command).await
 }
@@ -54,7 +56,14 @@ pub async fn enter(door: &Path, command: &[String]) -> Result<Exit, Failure> {
     // `%` begins a token of ssh's own.
     let proxy = proxy.replace('%', "%%");
     let status = tokio::process::Command::new("ssh")
-        .args(["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
+        .args([
+            "-F",
+            "none",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ])
         .args(["-o", "LogLevel=ERROR", "-o"])
         .arg(format!("ProxyCommand={proxy}"))
         .arg("--")

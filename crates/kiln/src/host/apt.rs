@@ -36,11 +36,6 @@ pub fn proxy() -> Option<String> {
     proxy_of(&texts("/etc/apt/apt.conf", "/etc/apt/apt.conf.d"))
 }
 
-/// The texts of the host's sources, one file each.
-pub fn sources() -> Vec<String> {
-    texts("/etc/apt/sources.list", "/etc/apt/sources.list.d")
-}
-
 /// The addresses of these servers that a guest would not reach.
 pub async fn closed(servers: &[Server]) -> Vec<(Server, Allowed)> {
     let connected = filter::closed_networks().unwrap_or_default();
@@ -75,15 +70,23 @@ fn texts(file: &str, dir: &str) -> Vec<String> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     paths.extend(entries.map(|entry| entry.path()));
     paths.sort();
-    paths.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()
+    paths
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .collect()
 }
 
 /// The distribution's own archives among the words of a sources file, in
 /// either of apt's formats: others are no business of a guest.
 fn archives(text: &str) -> Vec<Server> {
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'));
     let words = lines.flat_map(str::split_whitespace);
-    words.filter(|word| is_archive(word)).filter_map(server).collect()
+    words
+        .filter(|word| is_archive(word))
+        .filter_map(server)
+        .collect()
 }
 
 /// Whether a URL is one of Debian's or Ubuntu's archives, by its last part.
@@ -131,9 +134,16 @@ mod tests {
 
     #[test]
     fn the_proxy_is_the_one_of_the_configuration() {
-        let conf = ["APT::X \"1\";\nAcquire::http::Proxy \"http://proxy.example:8000/\";\n".to_owned()];
-        assert_eq!(proxy_of(&conf).as_deref(), Some("http://proxy.example:8000/"));
-        assert_eq!(proxy_of(&["Acquire::http::Proxy \"DIRECT\";".to_owned()]), None);
+        let conf =
+            ["APT::X \"1\";\nAcquire::http::Proxy \"http://proxy.example:8000/\";\n".to_owned()];
+        assert_eq!(
+            proxy_of(&conf).as_deref(),
+            Some("http://proxy.example:8000/")
+        );
+        assert_eq!(
+            proxy_of(&["Acquire::http::Proxy \"DIRECT\";".to_owned()]),
+            None
+        );
     }
 
     #[test]
@@ -141,6 +151,9 @@ mod tests {
         let networks = [(Ipv4Addr::new(10, 0, 0, 0), 8)];
         assert!(in_any(Ipv4Addr::new(10, 9, 8, 7), &networks));
         assert!(!in_any(Ipv4Addr::new(11, 0, 0, 1), &networks));
-        assert!(in_any(Ipv4Addr::new(11, 0, 0, 1), &[(Ipv4Addr::UNSPECIFIED, 0)]));
+        assert!(in_any(
+            Ipv4Addr::new(11, 0, 0, 1),
+            &[(Ipv4Addr::UNSPECIFIED, 0)]
+        ));
     }
 }

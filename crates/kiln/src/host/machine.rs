@@ -33,7 +33,7 @@ pub async fn look(images: &Path, boot_deadline: Duration) -> Result<Host, Failur
         helper: helper.clone(),
         isolation,
         kernel: any_kernel(images),
-        cache: paths::cache()?.join("accelerator.json"),
+        cache: accelerator_cache()?,
     };
     let accelerator = Accelerator::of_this_host(&probe).await;
     Ok(Host {
@@ -45,6 +45,18 @@ pub async fn look(images: &Path, boot_deadline: Duration) -> Result<Host, Failur
         },
         accelerator,
     })
+}
+
+fn accelerator_cache() -> Result<PathBuf, Failure> {
+    Ok(paths::cache()?.join("accelerator.json"))
+}
+
+/// The next look tries KVM again.
+pub fn forget_accelerator() {
+    if let Ok(cache) = accelerator_cache() {
+        // Mostly it is not there.
+        let _ = std::fs::remove_file(cache);
+    }
 }
 
 /// Whether this host lets us have namespaces, by making some.
@@ -71,12 +83,15 @@ async fn isolation(helper: &Path) -> Result<Isolation, Failure> {
 
 /// A kernel of any image for this host's architecture.
 fn any_kernel(images: &Path) -> Option<PathBuf> {
-    Store::new(images.to_owned()).list().into_iter().find_map(|image| {
-        let mut archs = image.disks.iter().map(|(arch, ..)| arch);
-        let arch = archs.find(|arch| kiln_core::arch::same(arch, std::env::consts::ARCH))?;
-        let kernel = images.join(&image.name).join(arch).join("vmlinuz");
-        kernel.is_file().then_some(kernel)
-    })
+    Store::new(images.to_owned())
+        .list()
+        .into_iter()
+        .find_map(|image| {
+            let mut archs = image.disks.iter().map(|(arch, ..)| arch);
+            let arch = archs.find(|arch| kiln_core::arch::same(arch, std::env::consts::ARCH))?;
+            let kernel = images.join(&image.name).join(arch).join("vmlinuz");
+            kernel.is_file().then_some(kernel)
+        })
 }
 
 /// Finds an image, which says itself what its usual architecture is.

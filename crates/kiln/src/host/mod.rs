@@ -2,5 +2,6 @@
 //! mirror. Only here are the environment and the host's configuration read.
 
 pub mod apt;
+pub mod files;
 pub mod machine;
 pub mod paths;

@@ -44,12 +44,14 @@ pub fn control() -> Result<PathBuf, Failure> {
 
 /// This program, for the helper inside namespaces.
 pub fn this_program() -> Result<PathBuf, Failure> {
-    env::current_exe().map_err(|error| Failure::host(format!("the kiln binary can't be found: {error}")))
+    env::current_exe()
+        .map_err(|error| Failure::host(format!("the kiln binary can't be found: {error}")))
 }
 
 /// A path that does not depend on the working directory.
 pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+    std::path::absolute(path)
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
 fn data() -> Result<PathBuf, Failure> {
@@ -65,6 +67,8 @@ fn xdg(variable: &str, default: &str) -> Result<PathBuf, Failure> {
     }
     match env::var_os("HOME").map(PathBuf::from) {
         Some(home) if home.is_absolute() => Ok(home.join(default)),
-        _ => Err(Failure::host(format!("neither {variable} nor HOME is set to a directory"))),
+        _ => Err(Failure::host(format!(
+            "neither {variable} nor HOME is set to a directory"
+        ))),
     }
 }

@@ -117,6 +117,9 @@ mod tests {
     #[test]
     fn letters_of_all_languages_pass_and_controls_of_eight_bits_go() {
         let text = "näïve £5 日本 \u{9b}2J";
-        assert_eq!(Cleaner::default().clean(text.as_bytes()), "näïve £5 日本 2J".as_bytes());
+        assert_eq!(
+            Cleaner::default().clean(text.as_bytes()),
+            "näïve £5 日本 2J".as_bytes()
+        );
     }
 }

@@ -64,9 +64,14 @@ impl Screen {
                     TaskStatus::Pending => Vec::new(),
                 }
             }
-            Body::Source { directory, commit, .. } => {
+            Body::Source {
+                directory, commit, ..
+            } => {
                 let commit: String = commit.chars().take(12).collect();
-                self.line(&format!("{DIM}  {} at {commit}{PLAIN}", clean::text(directory)))
+                self.line(&format!(
+                    "{DIM}  {} at {commit}{PLAIN}",
+                    clean::text(directory)
+                ))
             }
             Body::Artifact(artifact) => self.line(&format!(
                 "{GREEN}✔{PLAIN} artifact {}  {DIM}{} bytes{PLAIN}",
@@ -136,10 +141,16 @@ impl Screen {
 
     fn ended(&mut self, status: JobStatus, reason: Option<&str>, took: f64) -> Vec<u8> {
         self.current = None;
-        let color = if status == JobStatus::Success { GREEN } else { RED };
+        let color = if status == JobStatus::Success {
+            GREEN
+        } else {
+            RED
+        };
         let reason = reason.map(|reason| format!(": {}", clean::text(reason)));
         let reason = reason.unwrap_or_default();
-        self.line(&format!("{color}{status}{PLAIN}{reason}  {DIM}{took:.1} s{PLAIN}"))
+        self.line(&format!(
+            "{color}{status}{PLAIN}{reason}  {DIM}{took:.1} s{PLAIN}"
+        ))
     }
 
     fn line(&mut self, text: &str) -> Vec<u8> {

@@ -46,7 +46,10 @@ pub async fn run(args: &ImagesArgs, name: &str, arch: Option<&str>) -> Result<Ex
         ui::line(&format!("{name} ({}): OK", image.arch));
         Ok(Exit::Success)
     } else {
-        ui::error(&format!("{name} ({}): sanity_check ended with {}", image.arch, status.0));
+        ui::error(&format!(
+            "{name} ({}): sanity_check ended with {}",
+            image.arch, status.0
+        ));
         Ok(Exit::Failed)
     }
 }

@@ -11,12 +11,19 @@ use async_trait::async_trait;
 use kiln_vm::{
     image::Image,
     machine::Guest,
-    qemu::{QemuGuest, QemuMachine, control::{Control, client}},
+    qemu::{
+        QemuGuest, QemuMachine,
+        control::{Control, client},
+    },
     ssh::{Dial, connect_private},
 };
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{BOOT_DEADLINE, check::{self, Show}, hosted::Hosted};
+use super::{
+    BOOT_DEADLINE,
+    check::{self, Show},
+    hosted::Hosted,
+};
 use crate::{
     cli::ControlArgs,
     exit::{Exit, Failure},
@@ -56,7 +63,8 @@ pub async fn run(args: &ControlArgs) -> Result<Exit, Failure> {
 }
 
 fn parse_port(text: &str) -> Result<u16, Failure> {
-    text.parse().map_err(|_| Failure::usage(format!("`{text}` is no port")))
+    text.parse()
+        .map_err(|_| Failure::usage(format!("`{text}` is no port")))
 }
 
 fn socket(port: u16) -> Result<PathBuf, Failure> {
@@ -160,14 +168,25 @@ async fn ask(port: u16, words: &[&str]) -> Result<Exit, Failure> {
     let (request, stdin) = client::parse(&words).map_err(Failure::usage)?;
     let status = client::run(&socket(port)?, &request, stdin).await;
     let status = status.map_err(|error| no_guest(port, &error))?;
-    Ok(if status == 0 { Exit::Success } else { Exit::Other(status) })
+    Ok(if status == 0 {
+        Exit::Success
+    } else {
+        Exit::Other(status)
+    })
 }
 
 fn no_guest(port: u16, error: &std::io::Error) -> Failure {
-    Failure::usage(format!("no guest has the port {port} ({error}); `kiln image control IMAGE boot ARCH {port}` starts one"))
+    Failure::usage(format!(
+        "no guest has the port {port} ({error}); `kiln image control IMAGE boot ARCH {port}` starts one"
+    ))
 }
 
-async fn call(args: &ControlArgs, port: u16, function: &str, words: &[&str]) -> Result<Exit, Failure> {
+async fn call(
+    args: &ControlArgs,
+    port: u16,
+    function: &str,
+    words: &[&str],
+) -> Result<Exit, Failure> {
     let path = socket(port)?;
     connect_private(&path).map_err(|error| no_guest(port, &error))?;
     let (machine, image) = find(args, None).await?;
@@ -176,12 +195,17 @@ async fn call(args: &ControlArgs, port: u16, function: &str, words: &[&str]) -> 
     let mut call = vec![function, number.as_str()];
     call.extend(words);
     let outside = HostPort(port);
-    let status = functions.call(&call, &image.arch, &path, &outside, &mut Show).await;
+    let status = functions
+        .call(&call, &image.arch, &path, &outside, &mut Show)
+        .await;
     let status = status.map_err(Failure::host)?;
     if status.success() {
         return Ok(Exit::Success);
     }
-    ui::error(&format!("{function} of {} ended with {}", args.image, status.0));
+    ui::error(&format!(
+        "{function} of {} ended with {}",
+        args.image, status.0
+    ));
     Ok(Exit::Failed)
 }
 

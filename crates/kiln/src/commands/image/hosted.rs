@@ -52,7 +52,9 @@ impl Hosted {
     pub async fn guest(&self, port: u16) -> Result<Arc<QemuGuest>, String> {
         let state = self.guests.lock().await.get(&port).cloned();
         let mut state = state.ok_or_else(|| format!("no guest has the port {port}"))?;
-        let settled = state.wait_for(|state| !matches!(state, State::Booting)).await;
+        let settled = state
+            .wait_for(|state| !matches!(state, State::Booting))
+            .await;
         match settled.map(|state| state.clone()) {
             Ok(State::Ready(guest)) => Ok(guest),
             Ok(State::Failed(reason)) => Err(reason),
@@ -63,7 +65,10 @@ impl Hosted {
     async fn register(&self, port: u16) -> Result<watch::Sender<State>, String> {
         let (sender, receiver) = watch::channel(State::Booting);
         let mut guests = self.guests.lock().await;
-        if guests.get(&port).is_some_and(|state| state.has_changed().is_ok()) {
+        if guests
+            .get(&port)
+            .is_some_and(|state| state.has_changed().is_ok())
+        {
             return Err(format!("a guest has the port {port} already"));
         }
         guests.insert(port, receiver);
@@ -78,7 +83,10 @@ impl Hosted {
         ready: impl FnOnce(Arc<QemuGuest>) + Send,
     ) -> Result<(), String> {
         if !kiln_core::arch::same(arch, &self.image.arch) {
-            return Err(format!("the image's disk is for {}, not for {arch}", self.image.arch));
+            return Err(format!(
+                "the image's disk is for {}, not for {arch}",
+                self.image.arch
+            ));
         }
         let sender = self.register(port).await?;
         let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
@@ -118,7 +126,10 @@ impl Hosted {
 impl Host for Hosted {
     async fn session(&self, port: u16) -> Result<Arc<Session>, String> {
         let guest = self.guest(port).await?;
-        guest.session_for_command().await.map_err(|error| error.to_string())
+        guest
+            .session_for_command()
+            .await
+            .map_err(|error| error.to_string())
     }
 
     async fn boot(&self, arch: &str, port: u16) -> Result<(), String> {

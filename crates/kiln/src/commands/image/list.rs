@@ -2,7 +2,10 @@
 
 use std::{path::Path, time::SystemTime};
 
-use kiln_vm::{image::{Image, Listed, Store}, machine::Login};
+use kiln_vm::{
+    image::{Image, Listed, Store},
+    machine::Login,
+};
 use serde_json::json;
 
 use crate::{
@@ -26,7 +29,10 @@ pub fn run(args: &ImagesArgs, json: bool) -> Result<Exit, Failure> {
         ));
     }
     if !json && !images.is_empty() {
-        ui::line(&format!("{:<24} {:<10} {:>8} {:>10}  DIGEST", "IMAGE", "ARCH", "AGE", "SIZE"));
+        ui::line(&format!(
+            "{:<24} {:<10} {:>8} {:>10}  DIGEST",
+            "IMAGE", "ARCH", "AGE", "SIZE"
+        ));
     }
     for image in images {
         let digest = match &image.link {
@@ -34,7 +40,10 @@ pub fn run(args: &ImagesArgs, json: bool) -> Result<Exit, Failure> {
             None => Some(digest(&base, &image.name)?),
         };
         for (arch, size, written) in &image.disks {
-            let age = SystemTime::now().duration_since(*written).unwrap_or_default().as_secs();
+            let age = SystemTime::now()
+                .duration_since(*written)
+                .unwrap_or_default()
+                .as_secs();
             if json {
                 ui::line(&as_json(&image, arch, *size, age, digest.as_deref()));
             } else {
@@ -53,7 +62,9 @@ fn digest(base: &Path, name: &str) -> Result<String, Failure> {
         dir: base.join(name),
         login: Login::default(),
     };
-    image.digest().map_err(|error| Failure::host(format!("{name}: {error}")))
+    image
+        .digest()
+        .map_err(|error| Failure::host(format!("{name}: {error}")))
 }
 
 fn as_json(image: &Listed, arch: &str, size: u64, age: u64, digest: Option<&str>) -> String {
@@ -72,10 +83,17 @@ fn as_json(image: &Listed, arch: &str, size: u64, age: u64, digest: Option<&str>
 fn as_row(image: &Listed, arch: &str, size: u64, age: u64, digest: Option<&str>) -> String {
     let digest = match (&image.link, digest) {
         (Some(link), _) => format!("→ {}", link.display()),
-        (None, digest) => digest.and_then(|digest| digest.get(..SHOWN_DIGEST)).unwrap_or("").to_owned(),
+        (None, digest) => digest
+            .and_then(|digest| digest.get(..SHOWN_DIGEST))
+            .unwrap_or("")
+            .to_owned(),
     };
     let size = format!("{} MiB", size >> 20);
-    format!("{:<24} {arch:<10} {:>8} {size:>10}  {digest}", image.name, people_age(age))
+    format!(
+        "{:<24} {arch:<10} {:>8} {size:>10}  {digest}",
+        image.name,
+        people_age(age)
+    )
 }
 
 fn people_age(seconds: u64) -> String {

@@ -5,6 +5,7 @@ mod check;
 mod control;
 mod hosted;
 mod list;
+mod recipe;
 
 use std::time::Duration;
 

@@ -40,7 +40,16 @@ pub async fn mirror() -> Vec<Allowed> {
 async fn parse(option: &str) -> Result<Vec<Allowed>, Failure> {
     let fail = |why: &str| Failure::usage(format!("--allow {option}: {why}"));
     let (host, port) = split(option).map_err(fail)?;
-    let host = if host == "localhost" { "127.0.0.1" } else { host };
+    if host.is_empty() || host.contains('/') {
+        return Err(fail(
+            "names no host; write it as HOST or HOST:PORT, one option for each",
+        ));
+    }
+    let host = if host == "localhost" {
+        "127.0.0.1"
+    } else {
+        host
+    };
     let addresses: Vec<IpAddr> = match host.parse() {
         Ok(address) => vec![address],
         Err(_) => tokio::net::lookup_host((host, port.unwrap_or(0)))
@@ -56,16 +65,23 @@ async fn parse(option: &str) -> Result<Vec<Allowed>, Failure> {
     for address in &addresses {
         match address {
             address if address.is_loopback() && port.is_none() => {
-                return Err(fail("an address of this host's loopback needs a port, like localhost:8080; the guest finds it at 10.0.2.2"));
+                return Err(fail(
+                    "an address of this host's loopback needs a port, like localhost:8080; the guest finds it at 10.0.2.2",
+                ));
             }
             IpAddr::V6(v6) if !v6.is_loopback() => return Err(fail("guests have no IPv6")),
             IpAddr::V4(v4) if *v4 == Ipv4Addr::new(10, 0, 2, 2) => {
-                return Err(fail("that is where the guest finds this host's loopback; name localhost:PORT"));
+                return Err(fail(
+                    "that is where the guest finds this host's loopback; name localhost:PORT",
+                ));
             }
             _ => {}
         }
     }
-    Ok(addresses.into_iter().map(|address| Allowed { address, port }).collect())
+    Ok(addresses
+        .into_iter()
+        .map(|address| Allowed { address, port })
+        .collect())
 }
 
 /// `host`, `host:port`, `[v6]:port`, `v6`.

@@ -50,7 +50,8 @@ pub struct Folder {
 impl Folder {
     /// Makes a new one, private to the user.
     pub fn create(runs: &Path) -> Result<Self, Failure> {
-        make(runs).map_err(|error| Failure::host(format!("the run's folder can't be made: {error}")))
+        make(runs)
+            .map_err(|error| Failure::host(format!("the run's folder can't be made: {error}")))
     }
 
     /// Where it is.
@@ -94,7 +95,8 @@ impl Drop for Folder {
 }
 
 fn make(runs: &Path) -> io::Result<Folder> {
-    let context = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", runs.display()));
+    let context =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", runs.display()));
     let mut private = DirBuilder::new();
     private.recursive(true).mode(0o700);
     private.create(runs).map_err(context)?;
@@ -133,11 +135,16 @@ pub fn tidy(runs: &Path) {
 /// Whether somebody holds the run's lock. A folder still being made counts as
 /// living for a while, whether it has a lock already or not.
 fn lives(path: &Path) -> bool {
-    let unfinished = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
+    let unfinished = path
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
     match File::open(path.join(LOCK)) {
         Ok(lock) => rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err(),
         Err(_) if unfinished => {
-            let age = path.metadata().and_then(|meta| meta.modified()).map(|time| time.elapsed());
+            let age = path
+                .metadata()
+                .and_then(|meta| meta.modified())
+                .map(|time| time.elapsed());
             !matches!(age, Ok(Ok(age)) if age.as_secs() > 60)
         }
         Err(_) => false,
@@ -179,7 +186,9 @@ impl Reporter for Recorder {
         };
         file.write_all(bytes)?;
         drop(files);
-        self.display.append(self.started.elapsed(), log, bytes).await;
+        self.display
+            .append(self.started.elapsed(), log, bytes)
+            .await;
         Ok(())
     }
 
@@ -194,7 +203,11 @@ fn open(run: &Path, log: &LogId) -> io::Result<File> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
     }
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// `log`, and `TASK/log`; a task that is called like a thing of the folder's
@@ -213,7 +226,9 @@ pub fn copy_artifacts(folder: &Folder, outcome: &Outcome, dir: &Path) -> Result<
         let from = folder.path.join(ARTIFACTS).join(&artifact.file);
         let to = dir.join(&artifact.file);
         let copied = match to.parent() {
-            Some(parent) => std::fs::create_dir_all(parent).and_then(|()| std::fs::copy(&from, &to)),
+            Some(parent) => {
+                std::fs::create_dir_all(parent).and_then(|()| std::fs::copy(&from, &to))
+            }
             None => Err(io::ErrorKind::InvalidInput.into()),
         };
         if let Err(error) = copied {
@@ -249,10 +264,14 @@ mod tests {
     fn only_the_newest_runs_stay() {
         let runs = tempfile::tempdir().unwrap();
         for number in 0..30 {
-            std::fs::create_dir_all(runs.path().join(format!("20200101-0000{number:02}-1"))).unwrap();
+            std::fs::create_dir_all(runs.path().join(format!("20200101-0000{number:02}-1")))
+                .unwrap();
         }
         tidy(runs.path());
-        let mut left: Vec<_> = std::fs::read_dir(runs.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut left: Vec<_> = std::fs::read_dir(runs.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         left.sort();
         assert_eq!(left.len(), KEPT);
         assert_eq!(left[0], "20200101-000010-1");
@@ -265,6 +284,9 @@ mod tests {
             let path = log_path(run, &LogId::Task(task.into()));
             assert!(!path.starts_with(run.join(task)), "{task}");
         }
-        assert_eq!(log_path(run, &LogId::Task("build".into())), Path::new("/run/build/log"));
+        assert_eq!(
+            log_path(run, &LogId::Task("build".into())),
+            Path::new("/run/build/log")
+        );
     }
 }

@@ -15,9 +15,12 @@ use crate::exit::Failure;
 
 /// Prepares the working copy; its files go into `scratch`.
 pub async fn overlay(dir: &Path, manifest: &Manifest, scratch: &Path) -> Result<Overlay, Failure> {
-    let top = top(dir).await.map_err(|error| Failure::usage(format!("--here: {error:#}")))?;
+    let top = top(dir)
+        .await
+        .map_err(|error| Failure::usage(format!("--here: {error:#}")))?;
     let remotes = remotes(&top).await?;
-    let source = find(manifest.sources(), &top, &remotes).map_err(|error| Failure::usage(format!("--here: {error}")))?;
+    let source = find(manifest.sources(), &top, &remotes)
+        .map_err(|error| Failure::usage(format!("--here: {error}")))?;
     let (bundle, changes, deleted) = pack(&top, scratch)
         .await
         .map_err(|error| Failure::usage(format!("--here: {error:#}")))?;
@@ -31,13 +34,19 @@ pub async fn overlay(dir: &Path, manifest: &Manifest, scratch: &Path) -> Result<
 
 async fn top(dir: &Path) -> anyhow::Result<PathBuf> {
     let top = git(dir, &["rev-parse", "--show-toplevel"]).await?;
-    Ok(PathBuf::from(String::from_utf8(top)?.trim_end_matches('\n')))
+    Ok(PathBuf::from(
+        String::from_utf8(top)?.trim_end_matches('\n'),
+    ))
 }
 
 async fn remotes(top: &Path) -> anyhow::Result<Vec<String>> {
     let config = git(top, &["remote", "-v"]).await?;
     let text = String::from_utf8_lossy(&config).into_owned();
-    Ok(text.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect())
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// The source with the URL of a remote of ours; else the one that is called
@@ -45,14 +54,20 @@ async fn remotes(top: &Path) -> anyhow::Result<Vec<String>> {
 fn find(sources: &[Source], top: &Path, remotes: &[String]) -> Result<usize, String> {
     let git = |source: &&Source| source.scm() == Scm::Git;
     let by_url = |source: &Source| {
-        remotes.iter().any(|remote| comparable(remote) == comparable(source.clone_url()))
+        remotes
+            .iter()
+            .any(|remote| comparable(remote) == comparable(source.clone_url()))
     };
     let name = top.file_name().unwrap_or_default().to_string_lossy();
     let by_name = |source: &Source| source.directory() == name;
     let found = sources
         .iter()
         .position(|source| git(&source) && by_url(source))
-        .or_else(|| sources.iter().position(|source| git(&source) && by_name(source)));
+        .or_else(|| {
+            sources
+                .iter()
+                .position(|source| git(&source) && by_name(source))
+        });
     found.ok_or_else(|| {
         let written: Vec<&str> = sources.iter().map(Source::as_str).collect();
         format!(
@@ -75,10 +90,15 @@ fn comparable(url: &str) -> String {
         Some((host, path)) => format!("{}/{path}", host.rsplit('@').next().unwrap_or(host)),
         None => rest,
     };
-    rest.trim_end_matches('/').trim_end_matches(".git").to_owned()
+    rest.trim_end_matches('/')
+        .trim_end_matches(".git")
+        .to_owned()
 }
 
-async fn pack(top: &Path, scratch: &Path) -> anyhow::Result<(PathBuf, Option<PathBuf>, Vec<PathBuf>)> {
+async fn pack(
+    top: &Path,
+    scratch: &Path,
+) -> anyhow::Result<(PathBuf, Option<PathBuf>, Vec<PathBuf>)> {
     let shallow = git(top, &["rev-parse", "--is-shallow-repository"]).await?;
     if shallow.starts_with(b"true") {
         bail!("this clone is shallow and can't be cloned again; `git fetch --unshallow` first");
@@ -92,8 +112,12 @@ async fn pack(top: &Path, scratch: &Path) -> anyhow::Result<(PathBuf, Option<Pat
     let mut differing = git(top, &["diff", "--name-only", "--no-renames", "-z", "HEAD"]).await?;
     differing.extend(git(top, &["ls-files", "--others", "--exclude-standard", "-z"]).await?);
     let (mut present, mut deleted) = (Vec::new(), Vec::new());
-    for path in differing.split(|&byte| byte == 0).filter(|path| !path.is_empty()) {
-        let path = PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path));
+    for path in differing
+        .split(|&byte| byte == 0)
+        .filter(|path| !path.is_empty())
+    {
+        let path =
+            PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path));
         if top.join(&path).symlink_metadata().is_ok() {
             present.push(path);
         } else {
@@ -123,7 +147,14 @@ async fn archive(top: &Path, scratch: &Path, paths: &[PathBuf]) -> anyhow::Resul
         .arg(&tar)
         .arg("--directory")
         .arg(top)
-        .args(["--no-recursion", "--owner=0", "--group=0", "--null", "--verbatim-files-from", "--files-from"])
+        .args([
+            "--no-recursion",
+            "--owner=0",
+            "--group=0",
+            "--null",
+            "--verbatim-files-from",
+            "--files-from",
+        ])
         .arg(&list)
         .stdin(std::process::Stdio::null())
         .status()
@@ -161,9 +192,20 @@ mod tests {
 
     #[test]
     fn a_repository_is_found_by_any_form_of_its_url() {
-        let sources = sources(&["https://git.example/~a/other", "https://git.example/~a/thing#main"]);
-        for remote in ["git@git.example:~a/thing", "ssh://git@git.example/~a/thing.git", "https://git.example/~a/thing/"] {
-            assert_eq!(find(&sources, Path::new("/x/y"), &[remote.to_owned()]), Ok(1), "{remote}");
+        let sources = sources(&[
+            "https://git.example/~a/other",
+            "https://git.example/~a/thing#main",
+        ]);
+        for remote in [
+            "git@git.example:~a/thing",
+            "ssh://git@git.example/~a/thing.git",
+            "https://git.example/~a/thing/",
+        ] {
+            assert_eq!(
+                find(&sources, Path::new("/x/y"), &[remote.to_owned()]),
+                Ok(1),
+                "{remote}"
+            );
         }
     }
 

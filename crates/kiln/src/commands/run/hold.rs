@@ -64,7 +64,10 @@ impl AfterRun {
         if self.shell {
             shell(&self.door).await;
         } else {
-            ui::note(&format!("the guest waits: `kiln ssh {}` enters it, Ctrl-C ends it", self.run));
+            ui::note(&format!(
+                "the guest waits: `kiln ssh {}` enters it, Ctrl-C ends it",
+                self.run
+            ));
             wait_for_visitors(visitors).await;
         }
     }

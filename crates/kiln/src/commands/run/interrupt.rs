@@ -11,7 +11,11 @@ use crate::{exit::Exit, ui};
 /// guest dies with it, and the next run clears what is left.
 pub fn cancel() -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
         let sender = sender.clone();
         let Ok(mut signals) = signal(kind) else {
             ui::warning("a signal can't be caught: it will end kiln at once");

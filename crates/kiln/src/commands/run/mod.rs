@@ -14,7 +14,10 @@ mod hold;
 pub mod interrupt;
 mod secrets;
 
-use std::{path::{Path, PathBuf}, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use kiln_core::{
     job::JobStatus,
@@ -48,6 +51,10 @@ pub async fn run(args: RunArgs) -> Result<Exit, Failure> {
     let secrets = secrets::gather(&manifest, &args.secret)?;
     let environment = environment::parse(&args.env)?;
     let network = allow::network(&args, &manifest).await?;
+    if let Some(dir) = &args.artifacts {
+        let made = std::fs::create_dir_all(dir);
+        made.map_err(|error| Failure::usage(format!("--artifacts {}: {error}", dir.display())))?;
+    }
     let runs = paths::runs()?;
     folder::tidy(&runs);
     let folder = Folder::create(&runs)?;
@@ -84,12 +91,7 @@ pub async fn run(args: RunArgs) -> Result<Exit, Failure> {
     finish(&args, &folder, &outcome)
 }
 
-async fn supervise(
-    machine: &dyn Machine,
-    job: &Job,
-    folder: &Folder,
-    args: &RunArgs,
-) -> Outcome {
+async fn supervise(machine: &dyn Machine, job: &Job, folder: &Folder, args: &RunArgs) -> Outcome {
     let display = Arc::new(Display::new(args.json));
     let recorder = Recorder::new(folder.path(), Arc::clone(&display));
     let cancel = interrupt::cancel();
@@ -119,7 +121,10 @@ fn finish(args: &RunArgs, folder: &Folder, outcome: &Outcome) -> Result<Exit, Fa
         folder::copy_artifacts(folder, outcome, dir)?;
     }
     if !args.json {
-        ui::note(&format!("logs and artifacts are in {}", folder.path().display()));
+        ui::note(&format!(
+            "logs and artifacts are in {}",
+            folder.path().display()
+        ));
     }
     Ok(match (outcome.status, &outcome.cause) {
         (JobStatus::Success, _) => Exit::Success,
@@ -138,10 +143,16 @@ fn default_manifest(dir: &Path) -> Result<PathBuf, Failure> {
             return Ok(strip_dot(&file));
         }
     }
-    let entries = std::fs::read_dir(dir.join(".builds")).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(dir.join(".builds"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut found: Vec<PathBuf> = entries
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ext| ext == "yml" || ext == "yaml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|ext| ext == "yml" || ext == "yaml")
+        })
         .collect();
     found.sort();
     match found.as_slice() {
@@ -150,9 +161,14 @@ fn default_manifest(dir: &Path) -> Result<PathBuf, Failure> {
             "there is no .build.yml and nothing in .builds/ here; name a manifest",
         )),
         several => {
-            let names: Vec<String> =
-                several.iter().map(|path| strip_dot(path).display().to_string()).collect();
-            Err(Failure::usage(format!("several manifests are here; name one of {}", names.join(", "))))
+            let names: Vec<String> = several
+                .iter()
+                .map(|path| strip_dot(path).display().to_string())
+                .collect();
+            Err(Failure::usage(format!(
+                "several manifests are here; name one of {}",
+                names.join(", ")
+            )))
         }
     }
 }
@@ -166,14 +182,19 @@ fn read(file: &Path, args: &RunArgs) -> Result<Manifest, Failure> {
     manifest::warn(file, &parsed.warnings);
     let mut manifest = parsed.manifest;
     if let Some(arch) = &args.arch {
-        let arch = Arch::parse(arch).map_err(|problem| Failure::usage(format!("--arch: {problem}")))?;
+        let arch =
+            Arch::parse(arch).map_err(|problem| Failure::usage(format!("--arch: {problem}")))?;
         manifest.arch = Some(arch);
     }
     Ok(manifest)
 }
 
 #[cfg(feature = "testing")]
-fn dummy(args: &RunArgs, manifest: &Manifest, images: &Path) -> Option<(Box<dyn Machine>, kiln_vm::image::Image)> {
+fn dummy(
+    args: &RunArgs,
+    manifest: &Manifest,
+    images: &Path,
+) -> Option<(Box<dyn Machine>, kiln_vm::image::Image)> {
     args.dummy.then(|| {
         let image = kiln_vm::image::Image {
             name: manifest.image.to_string(),
@@ -182,7 +203,8 @@ fn dummy(args: &RunArgs, manifest: &Manifest, images: &Path) -> Option<(Box<dyn 
             dir: images.join(manifest.image.to_string()),
             login: kiln_vm::machine::Login::default(),
         };
-        let machine: Box<dyn Machine> = Box::new(kiln_vm::dummy::Dummy::new(kiln_vm::dummy::Start::Ready));
+        let machine: Box<dyn Machine> =
+            Box::new(kiln_vm::dummy::Dummy::new(kiln_vm::dummy::Start::Ready));
         (machine, image)
     })
 }
@@ -204,8 +226,9 @@ async fn machine(
         ui::warning(&format!("{reason}; {TCG_WARNING}"));
     }
     if host.machine.isolation == kiln_vm::namespace::Isolation::None && !args.no_network {
-        ui::warning("this host forbids user namespaces, so the guest has no network; see `kiln doctor`");
+        ui::warning(
+            "this host forbids user namespaces, so the guest has no network; see `kiln doctor`",
+        );
     }
     Ok((Box::new(host.machine), image))
 }
-

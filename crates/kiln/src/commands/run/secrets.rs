@@ -5,7 +5,7 @@ use std::path::Path;
 use kiln_core::manifest::{Manifest, SecretRef};
 use kiln_worker::{Secret, SecretKind};
 
-use crate::{exit::Failure, ui};
+use crate::{exit::Failure, host::files, ui};
 
 /// A key or a password; larger things belong into the sources.
 const MAX_SECRET: u64 = 1 << 20;
@@ -19,8 +19,14 @@ pub fn gather(manifest: &Manifest, options: &[String]) -> Result<Vec<Secret>, Fa
         let (name, what) = option.split_once('=').ok_or_else(|| {
             Failure::usage(format!("--secret {option}: write it as NAME=FILE, NAME=ssh:FILE, NAME=pgp:FILE or NAME=file:FILE:PATH[:MODE]"))
         })?;
-        let Some(reference) = manifest.secrets().iter().find(|secret| secret.as_str() == name) else {
-            ui::warning(&format!("the manifest has no secret `{name}`: it stays here"));
+        let Some(reference) = manifest
+            .secrets()
+            .iter()
+            .find(|secret| secret.as_str() == name)
+        else {
+            ui::warning(&format!(
+                "the manifest has no secret `{name}`: it stays here"
+            ));
             continue;
         };
         let kind = kind(name, what)?;
@@ -36,8 +42,12 @@ pub fn gather(manifest: &Manifest, options: &[String]) -> Result<Vec<Secret>, Fa
         });
     }
     let lacks = |secret: &&SecretRef| !secrets.iter().any(|s| s.reference == secret.as_str());
-    let missing: Vec<&str> =
-        manifest.secrets().iter().filter(lacks).map(SecretRef::as_str).collect();
+    let missing: Vec<&str> = manifest
+        .secrets()
+        .iter()
+        .filter(lacks)
+        .map(SecretRef::as_str)
+        .collect();
     if missing.is_empty() {
         return Ok(secrets);
     }
@@ -58,14 +68,19 @@ fn kind(name: &str, what: &str) -> Result<SecretKind, Failure> {
         return file_kind(name, rest);
     }
     let bytes = read(name, what)?;
-    let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let first = bytes
+        .split(|&byte| byte == b'\n')
+        .next()
+        .unwrap_or_default();
     let first = String::from_utf8_lossy(first);
     Ok(if first.contains("PGP PRIVATE KEY") {
         SecretKind::PgpKey(bytes)
     } else if first.starts_with("-----BEGIN ") && first.contains("PRIVATE KEY") {
         SecretKind::SshKey(bytes)
     } else {
-        let file_name = Path::new(what).file_name().map(|name| name.to_string_lossy().into_owned());
+        let file_name = Path::new(what)
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         SecretKind::File {
             path: format!("~/{}", file_name.unwrap_or_else(|| name.to_owned())),
             mode: DEFAULT_MODE,
@@ -76,7 +91,11 @@ fn kind(name: &str, what: &str) -> Result<SecretKind, Failure> {
 
 /// `FILE:PATH[:MODE]`
 fn file_kind(name: &str, rest: &str) -> Result<SecretKind, Failure> {
-    let wrong = || Failure::usage(format!("--secret {name}=file:{rest}: write it as NAME=file:FILE:PATH[:MODE], the mode like 600"));
+    let wrong = || {
+        Failure::usage(format!(
+            "--secret {name}=file:{rest}: write it as NAME=file:FILE:PATH[:MODE], the mode like 600"
+        ))
+    };
     let (file, target) = rest.split_once(':').ok_or_else(wrong)?;
     let (path, mode) = match target.rsplit_once(':') {
         Some((path, mode)) => (path, u32::from_str_radix(mode, 8).map_err(|_| wrong())?),
@@ -93,12 +112,9 @@ fn file_kind(name: &str, rest: &str) -> Result<SecretKind, Failure> {
 }
 
 fn read(name: &str, file: &str) -> Result<Vec<u8>, Failure> {
-    use std::io::Read as _;
-    let fail = |why: &dyn std::fmt::Display| Failure::usage(format!("--secret {name}: {file}: {why}"));
-    let mut bytes = Vec::new();
-    std::fs::File::open(file)
-        .and_then(|file| file.take(MAX_SECRET + 1).read_to_end(&mut bytes))
-        .map_err(|error| fail(&error))?;
+    let fail =
+        |why: &dyn std::fmt::Display| Failure::usage(format!("--secret {name}: {file}: {why}"));
+    let bytes = files::read(Path::new(file), MAX_SECRET + 1).map_err(|error| fail(&error))?;
     if bytes.len() as u64 > MAX_SECRET {
         return Err(fail(&"more than 1 MiB is no secret"));
     }
@@ -115,7 +131,14 @@ fn random_uuid() -> String {
     let number = number & !(0xf << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
     let hex = format!("{number:032x}");
     let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default();
-    format!("{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
+    format!(
+        "{}-{}-{}-{}-{}",
+        part(0..8),
+        part(8..12),
+        part(12..16),
+        part(16..20),
+        part(20..32)
+    )
 }
 
 #[cfg(test)]
@@ -124,13 +147,19 @@ mod tests {
 
     fn manifest(secrets: &str) -> Manifest {
         let text = format!("image: debian/bookworm\nsecrets: [{secrets}]\ntasks: [{{a: b}}]\n");
-        kiln_core::manifest::parse(text.as_bytes()).unwrap().manifest
+        kiln_core::manifest::parse(text.as_bytes())
+            .unwrap()
+            .manifest
     }
 
     #[test]
     fn what_nobody_gave_is_listed() {
         let error = gather(&manifest("deploy-key, token"), &[]).unwrap_err();
-        assert!(error.message.contains("deploy-key, token"), "{}", error.message);
+        assert!(
+            error.message.contains("deploy-key, token"),
+            "{}",
+            error.message
+        );
     }
 
     #[test]
@@ -147,8 +176,12 @@ mod tests {
         ];
         let secrets = gather(&manifest("deploy, token, conf"), &options).unwrap();
         assert!(matches!(secrets[0].kind, SecretKind::SshKey(_)));
-        assert!(matches!(&secrets[1].kind, SecretKind::File { path, mode: 0o600, .. } if path == "~/token"));
-        assert!(matches!(&secrets[2].kind, SecretKind::File { path, mode: 0o640, .. } if path == ".config/x"));
+        assert!(
+            matches!(&secrets[1].kind, SecretKind::File { path, mode: 0o600, .. } if path == "~/token")
+        );
+        assert!(
+            matches!(&secrets[2].kind, SecretKind::File { path, mode: 0o640, .. } if path == ".config/x")
+        );
     }
 
     #[test]
