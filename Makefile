@@ -37,8 +37,7 @@ build: ## build target/release/kiln
 demo: ## install what is missing, build kiln and an image, run examples/hello.yml in a guest
 	@scripts/setup build run images
 	cargo build --release --locked
-	@$(KILN) image list --json 2>/dev/null | grep -qF '"name":"$(IMAGE)"' || \
-		{ set -x; $(KILN) image build $${KILN_MIRROR:+--mirror "$$KILN_MIRROR"} $(IMAGE); }
+	$(KILN) image build --if-missing $${KILN_MIRROR:+--mirror "$$KILN_MIRROR"} $(IMAGE)
 	@TIMEFORMAT='demo: examples/hello.yml took %0R s, all included'; time $(KILN) run examples/hello.yml
 
 test: ## install what is missing, build an image for tests, run all tests, also in real guests
@@ -56,7 +55,7 @@ clippy: ## lints, with warnings denied
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 
 deny: ## are the dependencies what deny.toml wants?
-	@scripts/setup --ci
+	@scripts/setup build ci
 	cargo deny --locked check bans licenses sources
 	@if timeout 120 cargo deny --locked fetch db >/dev/null 2>&1 </dev/null; then \
 		cargo deny --locked check advisories; \
@@ -65,7 +64,7 @@ deny: ## are the dependencies what deny.toml wants?
 	fi
 
 doc: ## does the documentation build without warnings?
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps --locked
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --workspace --all-features --no-deps --document-private-items --locked
 
 shell: ## shellcheck of the scripts
 	shellcheck scripts/setup scripts/test-images scripts/count-tests .ci/run fuzz/run

@@ -47,7 +47,11 @@ impl Uplink {
     pub async fn start(pid: u32) -> Result<Self, String> {
         let pipes = || -> io::Result<_> {
             let (ready, ready_theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-            Ok((pipe::Receiver::from_owned_fd(ready)?, ready_theirs, UnixStream::pair()?))
+            Ok((
+                pipe::Receiver::from_owned_fd(ready)?,
+                ready_theirs,
+                UnixStream::pair()?,
+            ))
         };
         let (mut ready, ready_theirs, (alive, alive_theirs)) =
             pipes().map_err(|error| format!("a pipe for slirp4netns: {error}"))?;
@@ -80,9 +84,18 @@ impl Uplink {
             let _ = stderr.take(4096).read_to_end(&mut said).await;
         }
         let said = String::from_utf8_lossy(&said);
+        let lines: Vec<&str> = said
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
+        let reason = if lines.is_empty() {
+            "no reason given".to_owned()
+        } else {
+            lines.join("; ")
+        };
         Err(format!(
-            "slirp4netns, the guest's uplink, failed: {}; `kiln doctor` looks at what it needs",
-            said.lines().last().unwrap_or("no reason given").trim()
+            "slirp4netns, the guest's uplink, failed: {reason}; `kiln doctor` looks at what it needs"
         ))
     }
 

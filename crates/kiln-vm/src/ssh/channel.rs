@@ -56,7 +56,7 @@ pub(super) async fn run(
             }
             Some(ChannelMsg::ExitStatus { exit_status }) => told = Some(ExitCode(exit_status)),
             Some(ChannelMsg::ExitSignal { signal_name, .. }) => {
-                told = Some(by_signal(&signal_name))
+                told = Some(by_signal(&signal_name));
             }
             Some(ChannelMsg::Failure) => return Err(GuestError::Connection),
             Some(_) => {}

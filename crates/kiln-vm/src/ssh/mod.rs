@@ -1,7 +1,7 @@
 //! The SSH session into a guest.
 //!
 //! Everything that comes over it is hostile. A [`Session`] is one
-//! authenticated connection; each command is a channel of it ([`exec`]).
+//! authenticated connection; each command is a channel of it ([`Session::exec`]).
 //! Host keys are not checked: the way to the guest is a descriptor of ours,
 //! and nobody else is on it.
 

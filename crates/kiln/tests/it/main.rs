@@ -7,8 +7,10 @@ mod servers;
 
 mod artifacts;
 mod check;
+mod doctor;
 mod environment;
 mod examples;
+mod failures;
 mod here;
 mod hold;
 mod images;

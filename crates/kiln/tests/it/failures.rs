@@ -1,0 +1,12 @@
+//! What breaks: manifests, images, guests, this host, the people at it. Each
+//! ends with the status and the sentence that it deserves, in time, and leaves
+//! nothing behind.
+
+mod guests;
+mod host;
+mod manifests;
+mod options;
+mod signals;
+mod strange_images;
+mod support;
+mod tasks;
