@@ -150,6 +150,7 @@ impl Functions {
     }
 
     /// Calls a function that works on a guest, its output into the sink.
+    /// `port` is the one under which its script knows the guest;
     /// `control` is the socket of the guest's [`crate::qemu::control`]; `guest`
     /// leads to the guest's SSH server for a plain `ssh -p`.
     ///
@@ -158,19 +159,20 @@ impl Functions {
     pub async fn call(
         &self,
         call: &[&str],
+        port: u16,
         arch: &str,
         control: &Path,
         guest: &dyn Dial,
         output: &mut dyn Sink,
     ) -> Result<ExitCode, FunctionsError> {
         let namespace = self.namespace().await?;
-        let port = SocketAddr::from((Ipv4Addr::LOCALHOST, GUEST_PORT));
+        let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         // Without namespaces the port would be the host's.
         let listener = match self.isolation {
-            Isolation::Namespaces => Some(namespace.listen(port).await?),
+            Isolation::Namespaces => Some(namespace.listen(inside).await?),
             Isolation::None => None,
         };
-        let (mut stdout, stderr) = self.start(&namespace, call, arch, Some(control)).await?;
+        let (mut stdout, stderr) = self.start(&namespace, call, port, arch, Some(control)).await?;
         let noise = tokio::spawn(read_tail(stderr));
         let mut log = vec![0; 32 * 1024];
         let mut status = None;
@@ -208,7 +210,7 @@ impl Functions {
 
     async fn query(&self, what: &str, arch: &str) -> Result<(Vec<u8>, u8, String), FunctionsError> {
         let namespace = self.namespace().await?;
-        let (stdout, stderr) = self.start(&namespace, &[what], arch, None).await?;
+        let (stdout, stderr) = self.start(&namespace, &[what], GUEST_PORT, arch, None).await?;
         let flooded = tokio::sync::Notify::new();
         let report = async {
             let mut report = Vec::new();
@@ -253,6 +255,7 @@ impl Functions {
         &self,
         namespace: &Namespace,
         call: &[&str],
+        port: u16,
         arch: &str,
         control: Option<&Path>,
     ) -> Result<(pipe::Receiver, pipe::Receiver), FunctionsError> {
@@ -265,7 +268,7 @@ impl Functions {
         let mut env = vec![
             ("PATH".to_owned(), SYSTEM_PATH.to_owned()),
             ("arch".to_owned(), arch.to_owned()),
-            ("port".to_owned(), GUEST_PORT.to_string()),
+            ("port".to_owned(), port.to_string()),
             ("base".to_owned(), text(&self.base)),
             ("_kiln".to_owned(), text(&self.helper)),
             ("_kiln_accel".to_owned(), accel.to_owned()),

@@ -173,7 +173,7 @@ impl QemuGuest {
         let running = &self.running;
         let called = running
             .functions
-            .call(call, &running.image.arch, socket, &**running, output);
+            .call(call, GUEST_PORT, &running.image.arch, socket, &**running, output);
         let called = tokio::select! {
             called = called => called,
             gone = running.gone() => return Err(GuestError::Gone(gone)),

@@ -38,7 +38,7 @@ cd -- "$1" || exit
 [ ! -e "$3" ] && [ ! -L "$3" ] || exit 201
 export HGPLAIN=+strictflags
 ssh='ui.ssh=ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR'
-hg clone --config "$ssh" -- "$4" "$3" || exit
+hg --config "$ssh" clone -- "$4" "$3" || exit
 cd -- "$3" || exit
 if [ -n "$5" ]; then hg update --quiet --rev="$5" || exit 202; fi
 hg log --rev=. --template='{node}\n'

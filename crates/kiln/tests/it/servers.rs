@@ -23,7 +23,7 @@ pub struct Server {
 impl Server {
     /// Git repositories and files of a directory, over HTTP.
     pub fn http(dir: &Path) -> Self {
-        let script = root().join("crates/kiln/tests/it/servers/http.py");
+        let script = root().join("crates/kiln/tests/it/servers/serve.py");
         Self::start(Command::new("python3").arg(script).arg(dir))
     }
 
@@ -55,7 +55,6 @@ impl Server {
         let mut child = guarded
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();

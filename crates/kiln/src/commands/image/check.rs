@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kiln_vm::{machine::Sink, qemu::control::Control};
+use kiln_vm::{image::functions::GUEST_PORT, machine::Sink, qemu::control::Control};
 
 use super::{BOOT_DEADLINE, hosted::Hosted};
 use crate::{
@@ -38,7 +38,7 @@ pub async fn run(args: &ImagesArgs, name: &str, arch: Option<&str>) -> Result<Ex
     let server = Control::bind(&socket, Arc::clone(&hosted) as _).map_err(Failure::host)?;
     let server = tokio::spawn(server.serve());
     let status = functions
-        .call(&["sanity_check"], &image.arch, &socket, &*hosted, &mut Show)
+        .call(&["sanity_check"], GUEST_PORT, &image.arch, &socket, &*hosted, &mut Show)
         .await;
     server.abort();
     let status = status.map_err(Failure::host)?;

@@ -5,7 +5,10 @@
 //! that is named by the port. Upstream's ports are the host's, so a plain
 //! `ssh -p PORT build@localhost` works here too.
 
-use std::{net::Ipv4Addr, path::PathBuf, process::Stdio, sync::Arc};
+use std::{
+    fs::OpenOptions, net::Ipv4Addr, os::unix::fs::OpenOptionsExt as _, path::PathBuf, process::Stdio,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use kiln_vm::{
@@ -71,6 +74,12 @@ fn socket(port: u16) -> Result<PathBuf, Failure> {
     Ok(paths::control()?.join(format!("{port}.sock")))
 }
 
+/// What a guest in the background says: nobody's terminal is held for it. It
+/// stays when the guest did not end as it was told to.
+fn said(port: u16) -> Result<PathBuf, Failure> {
+    Ok(paths::control()?.join(format!("{port}.log")))
+}
+
 async fn find(args: &ControlArgs, arch: Option<&str>) -> Result<(QemuMachine, Image), Failure> {
     let images = paths::images(&args.images)?;
     let host = machine::look(&images, BOOT_DEADLINE).await?;
@@ -100,6 +109,9 @@ async fn boot(args: &ControlArgs, arch: &str, port: u16) -> Result<Exit, Failure
     };
     server.abort();
     let _ = std::fs::remove_file(&path);
+    if ended.is_ok() {
+        let _ = std::fs::remove_file(said(port)?);
+    }
     ended.map(|()| Exit::Success).map_err(Failure::host)
 }
 
@@ -141,10 +153,14 @@ async fn boot_in_background(args: &ControlArgs, arch: &str, port: u16) -> Result
     if let Some(images) = &args.images.images {
         command.arg("--images").arg(images);
     }
+    let said = said(port)?;
+    let log = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&said);
+    let log = log.map_err(|error| Failure::host(format!("{}: {error}", said.display())))?;
     let mut child = command
         .args([&args.image, "boot", arch, &port.to_string(), FOREGROUND])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(log)
         .process_group(0)
         .spawn()
         .map_err(Failure::host)?;
@@ -152,7 +168,9 @@ async fn boot_in_background(args: &ControlArgs, arch: &str, port: u16) -> Result
         tokio::select! {
             status = child.wait() => {
                 let status = status.map_err(Failure::host)?;
-                return Err(Failure::host(format!("the guest did not start ({status})")));
+                let why = std::fs::read_to_string(&said).unwrap_or_default();
+                let _ = std::fs::remove_file(&said);
+                return Err(Failure::host(format!("the guest did not start ({status})\n{}", why.trim_end())));
             }
             () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
         }
@@ -176,8 +194,11 @@ async fn ask(port: u16, words: &[&str]) -> Result<Exit, Failure> {
 }
 
 fn no_guest(port: u16, error: &std::io::Error) -> Failure {
+    let said = said(port).ok().and_then(|path| std::fs::read_to_string(path).ok());
+    let last = said.as_deref().and_then(|said| said.lines().last());
+    let last = last.map_or_else(String::new, |line| format!("; the last one said: {line}"));
     Failure::usage(format!(
-        "no guest has the port {port} ({error}); `kiln image control IMAGE boot ARCH {port}` starts one"
+        "no guest has the port {port} ({error}); `kiln image control IMAGE boot ARCH {port}` starts one{last}"
     ))
 }
 
@@ -196,7 +217,7 @@ async fn call(
     call.extend(words);
     let outside = HostPort(port);
     let status = functions
-        .call(&call, &image.arch, &path, &outside, &mut Show)
+        .call(&call, port, &image.arch, &path, &outside, &mut Show)
         .await;
     let status = status.map_err(Failure::host)?;
     if status.success() {

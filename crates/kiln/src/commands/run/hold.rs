@@ -25,8 +25,10 @@ const FIRST_VISITOR: Duration = Duration::from_mins(10);
 pub struct AfterRun {
     /// A shell here, whatever the outcome.
     pub shell: bool,
-    /// Wait for a visitor on failure; a manifest's `shell: true` waits always.
+    /// Wait for a visitor on failure.
     pub keep: bool,
+    /// Wait for a visitor whatever the outcome: the manifest's `shell: true`.
+    pub keep_always: bool,
     /// The run's name.
     pub run: String,
     /// The socket that leads to the guest.
@@ -41,7 +43,7 @@ pub struct AfterRun {
 impl Hold for AfterRun {
     async fn hold(&self, guest: &dyn Guest, outcome: &Outcome) {
         let failed = outcome.status != JobStatus::Success;
-        if !(self.shell || self.keep && failed) {
+        if !(self.shell || self.keep_always || self.keep && failed) {
             return;
         }
         self.display.pause().await;

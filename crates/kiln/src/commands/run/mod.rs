@@ -97,7 +97,8 @@ async fn supervise(machine: &dyn Machine, job: &Job, folder: &Folder, args: &Run
     let cancel = interrupt::cancel();
     let hold = hold::AfterRun {
         shell: args.shell,
-        keep: args.keep || job.manifest.wants_shell(),
+        keep: args.keep,
+        keep_always: job.manifest.wants_shell(),
         run: folder.name(),
         door: folder.scratch().join("door"),
         display: Arc::clone(&display),

@@ -1,1 +1,154 @@
+//! Signals to kiln, and the death of any part of it.
 
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::support::{
+    FOR_EVER, Images, Process, all_gone, family, manifest, member, scratch_is_gone,
+    tells_nothing_of_the_host,
+};
+use crate::harness::{self, Ended, Kiln, Running};
+
+fn kill(process: &Process) {
+    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+    // It may have ended by itself.
+    let _ = kill_process(pid.expect("a process"), Signal::KILL);
+}
+
+/// Kills kiln where it stands. What there was of it must not outlive it.
+#[track_caller]
+fn kill_outright(running: Running) -> Ended {
+    running.signal(Signal::STOP);
+    let family = family(running.pid());
+    running.signal(Signal::KILL);
+    let ended = running.end();
+    if !family.is_empty() {
+        all_gone(&family);
+    }
+    ended
+}
+
+fn stuck() -> Images {
+    let images = Images::new();
+    images.with_init("stuck", FOR_EVER);
+    images
+}
+
+fn start_stuck(kiln: &Kiln) -> Running {
+    kiln.run(&manifest("stuck")).args(["--cpus", "1"]).takes_turns(false).start()
+}
+
+#[test]
+fn any_signal_that_asks_to_end_stops_a_task_and_ends_with_130() {
+    let kiln = Kiln::dummy();
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let running = kiln.run("tasks:\n- wait: echo ready; hang\n").start();
+        running.wait_for_stdout("\nready");
+        let family = family(running.pid());
+        running.signal(signal);
+        let ended = running.expect_status(130);
+        all_gone(&family);
+        ended.expect_log("the job was cancelled").expect_stderr("stopping the guest");
+        scratch_is_gone(ended.folder());
+    }
+}
+
+#[test]
+fn ctrl_c_while_a_guest_starts_leaves_nothing() {
+    let images = stuck();
+    let kiln = Kiln::with_images(images.path());
+    for times in [1, 2] {
+        let running = start_stuck(&kiln);
+        member(running.pid(), "slirp4netns");
+        member(running.pid(), "qemu-system");
+        let family = family(running.pid());
+        for _ in 0..times {
+            running.signal(Signal::INT);
+        }
+        let ended = running.expect_status(130);
+        all_gone(&family);
+        assert!(times == 2 || !ended.folder().join(".guest").exists());
+    }
+}
+
+#[test]
+fn ctrl_c_in_a_real_guests_task_leaves_nothing() {
+    let kiln = Kiln::new();
+    let running = kiln.run("tasks:\n- wait: echo ready; sleep 600\n").start();
+    running.wait_for_stdout("\nready");
+    let family = family(running.pid());
+    running.signal(Signal::INT);
+    let ended = running.expect_status(130);
+    all_gone(&family);
+    tells_nothing_of_the_host(&ended, &harness::images());
+    scratch_is_gone(ended.folder());
+}
+
+#[test]
+fn a_killed_kiln_takes_its_guest_along_at_any_moment_and_the_next_run_tidies() {
+    let images = stuck();
+    let kiln = Kiln::with_images(images.path());
+    for moment in [5, 20, 40, 60, 80, 100, 130, 170, 250, 400, 800, 1600] {
+        let running = start_stuck(&kiln);
+        // Not waiting for anything: the moments are the test.
+        std::thread::sleep(Duration::from_millis(moment));
+        kill_outright(running);
+    }
+    let running = start_stuck(&kiln);
+    member(running.pid(), "slirp4netns");
+    member(running.pid(), "qemu-system");
+    let killed = running.folder();
+    kill_outright(running);
+    assert!(killed.join(".guest/disk.qcow2").exists());
+    kiln.run("tasks:\n- hello: echo hi\n").args(["--dummy"]).takes_turns(false).expect_success();
+    scratch_is_gone(&killed);
+    let left = std::fs::read_dir(kiln.runs()).expect("runs").flatten();
+    for run in left {
+        scratch_is_gone(&run.path());
+    }
+}
+
+#[test]
+fn a_dead_part_of_a_starting_guest_ends_the_run_with_a_reason() {
+    let images = stuck();
+    let kiln = Kiln::with_images(images.path());
+    for part in ["qemu-system", "__namespace-init", "__namespace full"] {
+        let running = start_stuck(&kiln);
+        member(running.pid(), "qemu-system");
+        member(running.pid(), "slirp4netns");
+        let family = family(running.pid());
+        kill(&member(running.pid(), part));
+        let ended = running.expect_status(3);
+        all_gone(&family);
+        ended.expect_log("the virtual machine ended unexpectedly while it started");
+        tells_nothing_of_the_host(&ended, images.path());
+        scratch_is_gone(ended.folder());
+    }
+}
+
+#[test]
+fn a_build_without_its_uplink_goes_on_and_one_without_its_machine_ends_with_3() {
+    let kiln = Kiln::new();
+    let manifest = "tasks:\n- wait: echo ready; sleep 3\n- next: echo went; sleep 600\n";
+    let running = kiln.run(manifest).start();
+    running.wait_for_stdout("\nready");
+    let family = family(running.pid());
+    kill(&member(running.pid(), "slirp4netns"));
+    running.wait_for_stdout("\nwent");
+    kill(&member(running.pid(), "qemu-system"));
+    let ended = running.expect_status(3);
+    all_gone(&family);
+    ended.expect_log("task next: the virtual machine ended unexpectedly");
+    tells_nothing_of_the_host(&ended, &harness::images());
+    scratch_is_gone(ended.folder());
+}
+
+#[test]
+fn a_killed_run_on_the_dummy_machine_leaves_no_process() {
+    let kiln = Kiln::dummy();
+    let running = kiln.run("tasks:\n- wait: echo ready; hang\n").start();
+    running.wait_for_stdout("\nready");
+    kill_outright(running);
+    kiln.run("tasks:\n- hello: echo hi\n").expect_success();
+}

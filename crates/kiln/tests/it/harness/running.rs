@@ -46,7 +46,7 @@ fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What a program has said so far.
 struct Heard {
     bytes: Arc<(Mutex<Vec<u8>>, Condvar)>,
-    reader: Option<JoinHandle<()>>,
+    reader: JoinHandle<()>,
 }
 
 impl Heard {
@@ -61,10 +61,7 @@ impl Heard {
                 heard.1.notify_all();
             }
         });
-        Self {
-            bytes,
-            reader: Some(reader),
-        }
+        Self { bytes, reader }
     }
 
     fn so_far(&self) -> Vec<u8> {
@@ -80,11 +77,9 @@ impl Heard {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    fn all(&mut self) -> Vec<u8> {
-        if let Some(reader) = self.reader.take() {
-            reader.join().expect("reading a pipe");
-        }
-        self.so_far()
+    /// Whether whoever could say something has ended.
+    fn ended(&self) -> bool {
+        self.reader.is_finished()
     }
 }
 
@@ -174,13 +169,15 @@ impl Running {
     #[track_caller]
     pub fn end(mut self) -> Ended {
         let status = loop {
-            if let Some(status) = self.child.try_wait().expect("our own child") {
+            let status = self.child.try_wait().expect("our own child");
+            // What it left in the background must not hold its output.
+            if let (Some(status), true, true) = (status, self.stdout.ended(), self.stderr.ended()) {
                 break status;
             }
             if self.left().is_zero() {
                 let said = self.said();
                 self.kill();
-                panic!("killed after {:?}: {said}", self.limit);
+                panic!("killed after {:?} (status so far: {status:?}): {said}", self.limit);
             }
             std::thread::sleep(Duration::from_millis(10));
         };
@@ -190,8 +187,8 @@ impl Running {
             took: self.since.elapsed(),
             folder: self.folder_if_any(),
             _home: self.home.take(),
-            stdout: self.stdout.all(),
-            stderr: self.stderr.all(),
+            stdout: self.stdout.so_far(),
+            stderr: self.stderr.so_far(),
         }
     }
 
