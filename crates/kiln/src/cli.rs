@@ -4,6 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
+/// The guest's processors, as upstream has them.
+pub const DEFAULT_CPUS: u32 = 2;
+
 /// A self-hosted build farm: each manifest runs in a virtual machine of its own.
 #[derive(Debug, Parser)]
 #[command(
@@ -94,7 +97,7 @@ pub struct RunArgs {
     #[arg(long, value_parser = mebibytes)]
     pub memory: Option<u32>,
     /// The guest's processors
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
+    #[arg(long, default_value_t = DEFAULT_CPUS, value_parser = clap::value_parser!(u32).range(1..=255))]
     pub cpus: u32,
     /// No network for the guest
     #[arg(long, conflicts_with = "allow")]
@@ -103,6 +106,9 @@ pub struct RunArgs {
     /// host's own loopback, localhost:PORT, is 10.0.2.2:PORT in the guest
     #[arg(long, value_name = "HOST[:PORT]")]
     pub allow: Vec<String>,
+    /// Boot the guest instead of starting it from a template of its image
+    #[arg(long)]
+    pub cold: bool,
     /// A shell in the guest when the tasks have ended
     #[arg(long)]
     pub shell: bool,

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +23,35 @@ pub(super) fn of_directory(dir: &Path) -> io::Result<String> {
         whole.update(of_file(&file)?);
     }
     Ok(hex(&whole.finalize()))
+}
+
+/// The same, remembered as long as no file's length, time or place changes.
+pub(super) fn remembered(dir: &Path, cache: &Path) -> io::Result<String> {
+    let mut files = Vec::new();
+    collect(dir, &mut files)?;
+    files.sort();
+    let mut signature = Sha256::new();
+    for file in &files {
+        let meta = std::fs::metadata(file)?;
+        let stamp = (
+            meta.len(),
+            meta.ino(),
+            meta.dev(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime(),
+            meta.ctime_nsec(),
+        );
+        signature.update(format!("{} {stamp:?}\n", file.display()));
+    }
+    let path = cache.join(format!("{}.digest", hex(&signature.finalize())));
+    if let Ok(digest) = std::fs::read_to_string(&path) {
+        return Ok(digest);
+    }
+    let digest = of_directory(dir)?;
+    // It is computed again next time, that's all.
+    let _ = std::fs::create_dir_all(cache).and_then(|()| std::fs::write(&path, &digest));
+    Ok(digest)
 }
 
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -48,7 +78,8 @@ fn of_file(path: &Path) -> io::Result<impl AsRef<[u8]> + use<>> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String can't fail.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use crate::machine::Login;
 
+pub(crate) use digest::hex;
 pub use store::{FindError, Listed, Store};
 
 /// An image for one architecture, found; its parts are checked when it starts.
@@ -39,6 +40,11 @@ impl Image {
     pub fn kernel(&self) -> Option<PathBuf> {
         let kernel = self.dir.join(&self.arch).join("vmlinuz");
         kernel.is_file().then_some(kernel)
+    }
+
+    /// The same, remembered in a directory as long as no file changes.
+    pub(crate) fn digest_remembered(&self, cache: &std::path::Path) -> std::io::Result<String> {
+        digest::remembered(&self.dir, cache)
     }
 
     /// The version: a digest of the image's directory.

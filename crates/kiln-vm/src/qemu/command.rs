@@ -33,11 +33,25 @@ pub(super) struct Hardware<'a> {
     pub networked: bool,
     /// Whether QEMU runs in a network namespace.
     pub isolated: bool,
+    /// Memory that is given to QEMU.
+    pub ram: Option<Ram>,
+    /// Whether QEMU waits for its devices' state.
+    pub incoming: bool,
+}
+
+/// How a guest's memory is mapped from a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ram {
+    /// What the guest writes is in the file: a template is being made.
+    Shared,
+    /// What the guest writes is its own.
+    Private,
 }
 
 /// A finished command line.
 pub(super) struct CommandLine {
-    /// `{fd0}` is the control socket, `{fd1}` the console.
+    /// `{fd0}` is the control socket, `{fd1}` the console, `{fd2}` the memory
+    /// where it is given.
     pub argv: Vec<String>,
     /// The guest's SSH port.
     pub guest_port: u16,
@@ -111,6 +125,7 @@ pub(super) fn build(
     line.accelerator(hardware, &checked);
     line.words(&format!("-smp {} -m {memory_mib}", hardware.cpus));
     line.0.extend(adapt(checked.words, hardware.kvm));
+    line.memory(hardware, memory_mib);
     line.disk(request, hardware)?;
     line.network(hardware, guest_port);
     line.words("-device virtio-rng-pci -device virtio-balloon-pci");
@@ -179,6 +194,23 @@ impl Line {
         }
     }
 
+    /// A template's memory is a file that the clones map privately
+    /// (docs/decisions: templates).
+    fn memory(&mut self, hardware: &Hardware<'_>, memory_mib: u32) {
+        if let Some(ram) = hardware.ram {
+            let share = match ram {
+                Ram::Shared => "on",
+                Ram::Private => "off",
+            };
+            self.words(&format!(
+                "-object memory-backend-file,id=ram,size={memory_mib}M,mem-path=/proc/self/fd/{{fd2}},share={share} -machine memory-backend=ram"
+            ));
+        }
+        if hardware.incoming {
+            self.words("-incoming defer");
+        }
+    }
+
     /// The overlay is thrown away, so nothing of it needs to be safe on disk;
     /// a full host is an I/O error in the guest, not a guest that stands still.
     fn disk(&mut self, request: &BootRequest, hardware: &Hardware<'_>) -> Result<(), String> {
@@ -235,6 +267,8 @@ mod tests {
             overlay: Path::new("/run/a,b/overlay.qcow2"),
             networked: true,
             isolated: true,
+            ram: None,
+            incoming: false,
         }
     }
 

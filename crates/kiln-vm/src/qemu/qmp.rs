@@ -5,8 +5,15 @@
 //! guest took over: lines are bounded and nothing in them is believed further
 //! than its type.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::fd::BorrowedFd,
+    sync::Arc,
+    time::Duration,
+};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -89,9 +96,41 @@ impl Qmp {
         arguments: Value,
     ) -> Result<Value, QmpError> {
         let mut answers = self.answers.lock().await;
-        let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
-        line.push('\n');
-        self.write.lock().await.write_all(line.as_bytes()).await?;
+        let line = request(command, &arguments);
+        self.write.lock().await.write_all(&line).await?;
+        Self::answer(&mut answers, command).await
+    }
+
+    /// Gives QEMU a descriptor under this name, for `fd:NAME`.
+    ///
+    /// # Errors
+    /// [`QmpError`].
+    pub async fn give(&self, name: &str, fd: BorrowedFd<'_>) -> Result<(), QmpError> {
+        const COMMAND: &str = "getfd";
+        let mut answers = self.answers.lock().await;
+        let line = request(COMMAND, &json!({ "fdname": name }));
+        let write = self.write.lock().await;
+        let stream: &UnixStream = write.as_ref();
+        let sent = stream.async_io(tokio::io::Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            let fds = [fd];
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+            let line = [IoSlice::new(&line)];
+            let flags = SendFlags::NOSIGNAL;
+            Ok(rustix::net::sendmsg(stream, &line, &mut control, flags)?)
+        });
+        // The line is far shorter than the socket's buffer.
+        if sent.await? < line.len() {
+            return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+        }
+        Self::answer(&mut answers, COMMAND).await.map(drop)
+    }
+
+    async fn answer(
+        answers: &mut mpsc::Receiver<Value>,
+        command: &'static str,
+    ) -> Result<Value, QmpError> {
         let answer = timeout(ANSWER_DEADLINE, answers.recv())
             .await
             .map_err(|_| QmpError::Silent)?
@@ -135,6 +174,12 @@ impl Drop for Qmp {
     fn drop(&mut self) {
         self.reader.abort();
     }
+}
+
+fn request(command: &str, arguments: &Value) -> Vec<u8> {
+    let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
+    line.push('\n');
+    line.into_bytes()
 }
 
 async fn read_lines(

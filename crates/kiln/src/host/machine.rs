@@ -42,6 +42,9 @@ pub async fn look(images: &Path, boot_deadline: Duration) -> Result<Host, Failur
             isolation,
             kvm: accelerator == Accelerator::Kvm,
             boot_deadline,
+            templates: Some(kiln_vm::qemu::Templates::new(
+                paths::cache()?.join("templates"),
+            )),
         },
         accelerator,
     })

@@ -6,17 +6,18 @@ use std::{
 };
 
 use anyhow::Context as _;
+use kiln_vm::{machine::GuestSpec, network::Network};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, Command},
 };
 
-use super::recipe;
+use super::{BOOT_DEADLINE, recipe};
 use crate::{
-    cli::ImageBuildArgs,
+    cli::{DEFAULT_CPUS, ImageBuildArgs},
     commands::run::interrupt,
     exit::{Exit, Failure},
-    host::{apt, paths},
+    host::{apt, machine, paths},
     ui,
 };
 
@@ -55,7 +56,31 @@ pub async fn run(args: &ImageBuildArgs) -> Result<Exit, Failure> {
     if known && exit == Exit::Success {
         recipe::link(&images, &name).with_context(|| images.display().to_string())?;
     }
+    if exit == Exit::Success
+        && let Err(failure) = freeze(&images, &name, &arch).await
+    {
+        ui::warning(&format!("no template was made: {}", failure.message));
+    }
     Ok(exit)
+}
+
+/// Makes the template that the first run would have to make.
+async fn freeze(images: &Path, name: &str, arch: &str) -> Result<(), Failure> {
+    let host = machine::look(images, BOOT_DEADLINE).await?;
+    let image = machine::find_image(&host.machine, images, name, Some(arch)).await?;
+    let dir = tempfile::tempdir().map_err(Failure::host)?;
+    let spec = GuestSpec {
+        image,
+        memory_mib: None,
+        cpus: DEFAULT_CPUS,
+        network: Network::Public { allow: Vec::new() },
+        dir: dir.path().to_owned(),
+    };
+    ui::note("making a template, so that guests start at once");
+    host.machine
+        .prepare_template(&spec)
+        .await
+        .map_err(Failure::host)
 }
 
 /// Debian's name for the host's architecture.

@@ -16,7 +16,7 @@ use tokio::{
     sync::{Mutex, watch},
 };
 
-use crate::commands::run::allow;
+use crate::{cli::DEFAULT_CPUS, commands::run::allow};
 
 /// The guests of one image.
 pub struct Hosted {
@@ -93,7 +93,7 @@ impl Hosted {
         let spec = GuestSpec {
             image: self.image.clone(),
             memory_mib: None,
-            cpus: 2,
+            cpus: DEFAULT_CPUS,
             network: self.network.clone(),
             dir: dir.path().to_owned(),
         };

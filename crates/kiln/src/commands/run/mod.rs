@@ -219,7 +219,10 @@ async fn machine(
     if let Some(dummy) = dummy(args, manifest, images) {
         return Ok(dummy);
     }
-    let host = host::machine::look(images, args.boot_timeout).await?;
+    let mut host = host::machine::look(images, args.boot_timeout).await?;
+    if args.cold {
+        host.machine.templates = None;
+    }
     let name = manifest.image.to_string();
     let arch = manifest.arch.as_ref().map(Arch::as_str);
     let image = host::machine::find_image(&host.machine, images, &name, arch).await?;

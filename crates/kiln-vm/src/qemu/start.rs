@@ -1,0 +1,362 @@
+//! From a checked request to a QEMU that runs: the parts that a cold boot, the
+//! making of a template and a restore have in common.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex as SyncMutex, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use tokio::{net::UnixStream, sync::Mutex, time::timeout};
+
+use super::{
+    MIN_DISK_SPACE, QemuMachine,
+    command::{self, CommandLine, Hardware, Ram},
+    guest::{self, Running},
+    qmp::Qmp,
+    ready,
+};
+use crate::{
+    image::{
+        Image,
+        functions::{BootRequest, Functions},
+        qcow2,
+    },
+    machine::{GuestSpec, StartError},
+    namespace::{self, Isolation, Namespace, Process, SYSTEM_PATH},
+    network::{Network, filter, forward::Forwards, uplink::Uplink},
+    ssh::Session,
+    tail::Tail,
+};
+
+/// How long after its control socket QEMU may take to end.
+const EXIT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Where the guest's memory and state come from.
+pub(super) struct Origin {
+    /// Memory that is more than this QEMU's own.
+    pub ram: Option<(OwnedFd, Ram)>,
+    /// Whether QEMU waits for its devices' state.
+    pub incoming: bool,
+    /// What the disk's writable layer lies over.
+    pub disk: PathBuf,
+}
+
+impl Origin {
+    /// A boot from the image's disk.
+    pub fn cold(image: &Image) -> Self {
+        Self {
+            ram: None,
+            incoming: false,
+            disk: image.disk(),
+        }
+    }
+}
+
+/// A QEMU that runs, and what its process says.
+pub(super) struct Started {
+    pub running: Arc<Running>,
+    pub errors: Arc<SyncMutex<Tail>>,
+}
+
+impl QemuMachine {
+    /// Starts QEMU for this guest and leaves it there: booting, or waiting for
+    /// its state.
+    pub(super) async fn launch(
+        &self,
+        functions: &Functions,
+        request: &BootRequest,
+        spec: &GuestSpec,
+        origin: Origin,
+    ) -> Result<Started, StartError> {
+        let (ram, memory) = origin.ram.unzip();
+        let line = self.command_line(request, spec, memory, origin.incoming)?;
+        let ((), namespace) =
+            tokio::try_join!(overlay(&origin.disk, &spec.dir), self.namespace(spec))?;
+        let (uplink, forwards) = connect(&namespace, &spec.network, self.isolation).await?;
+        let guest_port = line.guest_port;
+        let qemu = execute(&namespace, line, &spec.dir, ram).await?;
+        let host_port = match self.isolation {
+            Isolation::Namespaces => None,
+            Isolation::None => Some(host_port(&qemu.qmp).await?),
+        };
+        let running = Arc::new(Running {
+            namespace: Arc::new(namespace),
+            qmp: qemu.qmp,
+            console: qemu.console,
+            guest_port,
+            host_port,
+            uplink: Mutex::new(uplink),
+            forwards,
+            functions: functions.clone(),
+            image: spec.image.clone(),
+            dir: spec.dir.clone(),
+            stopping: AtomicBool::new(false),
+        });
+        Ok(Started {
+            running,
+            errors: qemu.errors,
+        })
+    }
+
+    /// Waits until the guest lets us in.
+    pub(super) async fn first_login(&self, started: &Started) -> Result<Session, StartError> {
+        let running = &started.running;
+        let mut reason = "its SSH server never answered";
+        let login = ready::first_login(&**running, &running.qmp, running.guest_port, &mut reason);
+        tokio::select! {
+            login = timeout(self.boot_deadline, login) => login.map_err(|_| StartError::NoLogin {
+                reason,
+                detail: text(&running.console),
+            }),
+            gone = running.gone() => {
+                let mut detail = text(&started.errors);
+                if detail.is_empty() {
+                    detail = text(&running.console);
+                }
+                Err(StartError::Gone { gone, detail })
+            }
+        }
+    }
+
+    async fn namespace(&self, spec: &GuestSpec) -> Result<Namespace, StartError> {
+        let (mut ruleset, mut resolv_conf) = (None, None);
+        if let (Network::Public { allow }, Isolation::Namespaces) = (&spec.network, self.isolation)
+        {
+            let rules = filter::ruleset(allow).map_err(|error| {
+                StartError::Host(format!("the host's routes can't be read: {error}"))
+            })?;
+            let path = spec.dir.join("resolv.conf");
+            std::fs::write(&path, filter::resolv_conf())
+                .map_err(|error| StartError::Host(format!("{}: {error}", path.display())))?;
+            ruleset = Some(rules);
+            resolv_conf = Some(path);
+        }
+        Namespace::create(&namespace::Config {
+            helper: self.helper.clone(),
+            isolation: self.isolation,
+            ruleset,
+            resolv_conf,
+        })
+        .await
+        .map_err(|error| StartError::Host(error.to_string()))
+    }
+
+    /// QEMU's command line for this guest.
+    pub(super) fn command_line(
+        &self,
+        request: &BootRequest,
+        spec: &GuestSpec,
+        ram: Option<Ram>,
+        incoming: bool,
+    ) -> Result<CommandLine, StartError> {
+        let overlay = overlay_path(&spec.dir);
+        let hardware = Hardware {
+            arch: &spec.image.arch,
+            kvm: self.kvm_for(&spec.image),
+            cpus: spec.cpus,
+            memory_mib: spec.memory_mib,
+            overlay: &overlay,
+            // Without a namespace nothing would hold the guest back.
+            networked: spec.network != Network::None && self.isolation == Isolation::Namespaces,
+            isolated: self.isolation == Isolation::Namespaces,
+            ram,
+            incoming,
+        };
+        let line = command::build(request, &spec.image.dir, &hardware)
+            .map_err(|reason| StartError::Image(format!("{}: {reason}", spec.image.name)))?;
+        match available_memory_mib() {
+            Some(available) if u64::from(line.memory_mib) > available => {
+                Err(StartError::Host(format!(
+                    "the guest wants {} MiB of memory, {available} MiB are available; --memory asks for less",
+                    line.memory_mib
+                )))
+            }
+            _ => Ok(line),
+        }
+    }
+}
+
+/// Tells the operator where a start's time went.
+pub(super) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn lap(&mut self, what: &str) {
+        let now = Instant::now();
+        let took = now.duration_since(std::mem::replace(&mut self.0, now));
+        tracing::info!("{what}: {} ms", took.as_millis());
+    }
+}
+
+/// The guest's own layer of its disk.
+pub(super) fn overlay_path(dir: &Path) -> PathBuf {
+    dir.join("disk.qcow2")
+}
+
+/// Checks an image's disk; what lies over it is ours.
+pub(super) fn check_disk(image: &Image, dir: &Path) -> Result<(), StartError> {
+    let disk = image.disk();
+    qcow2::inspect(&disk)
+        .map_err(|refused| StartError::Image(format!("{} {refused}", disk.display())))?;
+    let free = rustix::fs::statvfs(dir)
+        .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+        .unwrap_or(u64::MAX);
+    if free < MIN_DISK_SPACE {
+        return Err(StartError::Host(format!(
+            "{}: {} MiB are free, a guest needs {} MiB at the least",
+            dir.display(),
+            free >> 20,
+            MIN_DISK_SPACE >> 20
+        )));
+    }
+    Ok(())
+}
+
+/// Puts a writable layer over a disk.
+async fn overlay(disk: &Path, dir: &Path) -> Result<(), StartError> {
+    let output = tokio::process::Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
+        .arg(std::path::absolute(disk).unwrap_or_else(|_| disk.to_owned()))
+        .arg(overlay_path(dir))
+        .env_clear()
+        .env("PATH", SYSTEM_PATH)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|error| StartError::Host(format!("qemu-img: {error}; install qemu-utils")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Without a translation: it was given no locale.
+    if said.contains("Could not open backing image") {
+        return Err(StartError::Image(format!(
+            "{} is damaged: {}",
+            disk.display(),
+            said.trim()
+        )));
+    }
+    Err(StartError::Host(format!("qemu-img: {}", said.trim())))
+}
+
+async fn connect(
+    namespace: &Namespace,
+    network: &Network,
+    isolation: Isolation,
+) -> Result<(Option<Uplink>, Forwards), StartError> {
+    let host = |error: String| StartError::Host(error);
+    if *network == Network::None || isolation == Isolation::None {
+        let none = Forwards::open(namespace, &[]).await;
+        return Ok((None, none.map_err(|error| host(error.to_string()))?));
+    }
+    let (uplink, forwards) = tokio::join!(
+        Uplink::start(namespace.init_pid()),
+        Forwards::open(namespace, network.allowed()),
+    );
+    let forwards = forwards.map_err(|error| host(error.to_string()))?;
+    Ok((Some(uplink.map_err(host)?), forwards))
+}
+
+/// A QEMU that answers.
+struct Qemu {
+    qmp: Arc<Qmp>,
+    console: Arc<SyncMutex<Tail>>,
+    errors: Arc<SyncMutex<Tail>>,
+}
+
+async fn execute(
+    namespace: &Namespace,
+    line: CommandLine,
+    dir: &Path,
+    ram: Option<OwnedFd>,
+) -> Result<Qemu, StartError> {
+    let host = |error: io::Error| StartError::Host(format!("a socket for QEMU: {error}"));
+    let (control, control_theirs) = socket().map_err(host)?;
+    let (console, console_theirs) = socket().map_err(host)?;
+    let (errors, errors_theirs) = socket().map_err(host)?;
+    let errors = guest::keep_tail(errors);
+    let program = line.argv.first().cloned().unwrap_or_default();
+    tracing::debug!(command = %line.argv.join(" "), "QEMU");
+    let mut fds = vec![control_theirs, console_theirs];
+    fds.extend(ram);
+    let process = Process {
+        argv: line.argv,
+        env: vec![("PATH".into(), SYSTEM_PATH.into())],
+        cwd: dir.to_owned(),
+        stdout: None,
+        stderr: Some(errors_theirs),
+        fds,
+    };
+    namespace
+        .spawn(process)
+        .await
+        .map_err(|error| StartError::Host(error.to_string()))?;
+    let console = guest::keep_tail(console);
+    let ended = |status| format!("{program} ended at once ({})", exit_words(status));
+    let qmp = tokio::select! {
+        qmp = Qmp::connect(control) => match qmp {
+            Ok(qmp) => Ok(qmp),
+            // Its socket ends before its status is known.
+            Err(error) => Err(match timeout(EXIT_DEADLINE, namespace.exited()).await {
+                Ok(status) => ended(status),
+                Err(_) => error.to_string(),
+            }),
+        },
+        status = namespace.exited() => Err(ended(status)),
+    };
+    match qmp {
+        Ok(qmp) => Ok(Qemu {
+            qmp,
+            console,
+            errors,
+        }),
+        Err(error) => {
+            namespace.destroy().await;
+            let said = errors.lock().map(|tail| tail.said()).unwrap_or_default();
+            Err(StartError::Host(format!("{error}{said}")))
+        }
+    }
+}
+
+fn exit_words(status: Option<u8>) -> String {
+    match status {
+        // setpriv and the shells say 127 for a program that is not there.
+        Some(127) => "it is not installed; see `kiln doctor`".into(),
+        Some(status) => format!("status {status}"),
+        None => "its namespace is gone".into(),
+    }
+}
+
+fn socket() -> io::Result<(UnixStream, OwnedFd)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(ours)?, theirs.into()))
+}
+
+async fn host_port(qmp: &Qmp) -> Result<u16, StartError> {
+    let table = qmp.monitor("info usernet").await;
+    let table = table.map_err(|error| StartError::Host(error.to_string()))?;
+    ready::forwarded_port(&table)
+        .ok_or_else(|| StartError::Host("QEMU does not tell the guest's SSH port".into()))
+}
+
+fn available_memory_mib() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let row = text
+        .lines()
+        .find_map(|row| row.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = row.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib / 1024)
+}
+
+pub(super) fn text(tail: &Arc<SyncMutex<Tail>>) -> String {
+    tail.lock().map(|tail| tail.to_string()).unwrap_or_default()
+}

@@ -1,0 +1,163 @@
+//! Boots a guest and freezes it.
+
+use std::{
+    fs::File,
+    os::fd::AsFd,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{
+    super::{
+        command::Ram,
+        qmp::Qmp,
+        start::{Origin, Started},
+    },
+    Boot, Failed, MEMORY, STATE, identity, memory,
+};
+use crate::{machine::GuestSpec, ssh::Session};
+
+/// A guest that is never quiet is frozen all the same.
+const QUIET_DEADLINE: Duration = Duration::from_secs(60);
+/// How long it must be quiet.
+const QUIET_FOR: Duration = Duration::from_millis(600);
+/// Of one processor, in percent: what an idle emulated guest needs.
+const QUIET_LOAD: u64 = 15;
+/// Writing the state takes a few hundredths of a second.
+const MIGRATION_DEADLINE: Duration = Duration::from_secs(120);
+/// How often the migration is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What became of it.
+pub(super) enum Frozen {
+    /// All files are there.
+    Whole,
+    /// A guest of this image can't be cloned, and why.
+    Unsuited(&'static str),
+}
+
+/// Makes memory, state and disk in this directory.
+pub(super) async fn guest(boot: &Boot<'_>, dir: &Path) -> Result<Frozen, Failed> {
+    let spec = GuestSpec {
+        dir: dir.to_owned(),
+        ..boot.spec.clone()
+    };
+    let line = boot.machine.command_line(boot.request, &spec, None, false);
+    let mib = u64::from(line?.memory_mib);
+    let ram = memory::create(mib << 20)?;
+    let origin = Origin {
+        ram: Some((ram.try_clone()?.into(), Ram::Shared)),
+        ..Origin::cold(&spec.image)
+    };
+    let started = boot
+        .machine
+        .launch(boot.functions, boot.request, &spec, origin)
+        .await;
+    let started = started?;
+    let frozen = freeze(boot, &started, dir).await;
+    started.running.stop().await;
+    if matches!(frozen, Ok(Frozen::Whole)) {
+        let path = dir.join(MEMORY);
+        let stored = tokio::task::spawn_blocking(move || memory::store(&ram, &path)).await;
+        stored.map_err(std::io::Error::other)??;
+    }
+    frozen
+}
+
+async fn freeze(boot: &Boot<'_>, started: &Started, dir: &Path) -> Result<Frozen, Failed> {
+    let session = boot.machine.first_login(started).await?;
+    let supported = identity::supported(&session).await;
+    if !supported.map_err(|error| error.to_string())? {
+        return Ok(Frozen::Unsuited(
+            "it has no root without a password, or no perl",
+        ));
+    }
+    leave(session).await;
+    wait_until_quiet(started.running.namespace.init_pid()).await;
+    let qmp = &started.running.qmp;
+    Ok(save(qmp, dir).await?)
+}
+
+/// Clones shall not inherit a connection.
+async fn leave(session: Session) {
+    session.close().await;
+    drop(session);
+}
+
+/// Looks at the processor time of QEMU, whatever the guest's system is.
+async fn wait_until_quiet(init: u32) {
+    let deadline = Instant::now() + QUIET_DEADLINE;
+    let mut quiet_since = Instant::now();
+    let mut before = (Instant::now(), cpu_ticks(init));
+    while Instant::now() < deadline && quiet_since.elapsed() < QUIET_FOR {
+        sleep(Duration::from_millis(200)).await;
+        let now = (Instant::now(), cpu_ticks(init));
+        let elapsed = now.0.duration_since(before.0).as_millis().max(1);
+        // 100 ticks a second (sysconf(_SC_CLK_TCK) on Linux).
+        let load = u128::from(now.1.saturating_sub(before.1)) * 1000 / elapsed;
+        if load > u128::from(QUIET_LOAD) {
+            quiet_since = Instant::now();
+        }
+        before = now;
+    }
+}
+
+/// Processor time of init's children, in ticks.
+fn cpu_ticks(init: u32) -> u64 {
+    let children = std::fs::read_to_string(format!("/proc/{init}/task/{init}/children"));
+    let children = children.unwrap_or_default();
+    children.split_whitespace().filter_map(process_ticks).sum()
+}
+
+/// Fields 14 and 15 of proc_pid_stat(5), after the name in brackets.
+fn process_ticks(pid: &str) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let field = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    Some(field(11)? + field(12)?)
+}
+
+async fn save(qmp: &Arc<Qmp>, dir: &Path) -> Result<Frozen, String> {
+    let text = |error: super::super::qmp::QmpError| error.to_string();
+    let state = File::create_new(dir.join(STATE)).map_err(|error| error.to_string())?;
+    qmp.execute("stop", json!({})).await.map_err(text)?;
+    ignore_shared(qmp).await?;
+    qmp.give(STATE, state.as_fd()).await.map_err(text)?;
+    let uri = json!({ "uri": format!("fd:{STATE}") });
+    match qmp.execute("migrate", uri).await {
+        Ok(_) => {}
+        // A device that can't be migrated: QEMU says which.
+        Err(error) => {
+            tracing::info!(%error, "the guest can't be frozen");
+            return Ok(Frozen::Unsuited("one of its devices can't be frozen"));
+        }
+    }
+    let deadline = Instant::now() + MIGRATION_DEADLINE;
+    loop {
+        let answer = qmp
+            .execute("query-migrate", json!({}))
+            .await
+            .map_err(text)?;
+        match answer.get("status").and_then(Value::as_str) {
+            Some("completed") => return Ok(Frozen::Whole),
+            Some("failed" | "cancelled") => return Err("QEMU could not write the state".into()),
+            _ if Instant::now() > deadline => {
+                return Err("QEMU did not write the state in time".into());
+            }
+            _ => sleep(LOOK).await,
+        }
+    }
+}
+
+/// The memory is in a file already and shall not be in the state.
+pub(super) async fn ignore_shared(qmp: &Qmp) -> Result<(), String> {
+    let capabilities = json!({
+        "capabilities": [{ "capability": "x-ignore-shared", "state": true }]
+    });
+    let set = qmp.execute("migrate-set-capabilities", capabilities).await;
+    set.map(drop).map_err(|error| error.to_string())
+}

@@ -1,0 +1,126 @@
+//! Makes a clone a machine of its own, as its root, before anything of a job
+//! enters: clones of one template would otherwise draw the same random
+//! numbers, and their clock would stand where the template was frozen.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::timeout;
+
+use crate::{
+    machine::{Exec, GuestError},
+    ssh::{Frame, Session},
+};
+
+/// Long for a busy host.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Two words, or an error of perl's.
+const MAX_SAID: usize = 16 * 1024;
+/// What is mixed into the guest's pool, in bytes.
+const ENTROPY: usize = 64;
+
+/// What an image must have: root without a password, and perl for two system
+/// calls that no shell can make.
+const SUPPORTED: &str = "sudo -n perl -e 'exit 0'";
+
+/// Reads one line: the number of settimeofday(2), seconds, microseconds, random
+/// bytes in hexadecimal. No module is loaded: that alone takes an emulated guest
+/// a third of a second.
+///
+/// The order: the pool is reseeded first, so that everything later draws
+/// numbers of its own. `RNDADDENTROPY` would count, but `RNDRESEEDCRNG` makes
+/// the kernel use what was written at once (random(4)).
+const RENEW: &str = r#"exec sudo -n perl -e '
+use strict; use warnings;
+$| = 1; print "ready\n";
+my ($settimeofday, $seconds, $microseconds, $seed) = split " ", <STDIN>;
+$settimeofday += 0; $seconds += 0; $microseconds += 0;
+my $time = pack("q q", $seconds, $microseconds);
+syscall($settimeofday, $time, 0) == 0 or die "clock: $!";
+open(my $random, "+<", "/dev/urandom") or die "urandom: $!";
+syswrite($random, pack("H*", $seed)) or die "urandom: $!";
+ioctl($random, 0x5207, 0) or die "reseed: $!";
+my $draw = sub { my $bytes; sysread($random, $bytes, 16) == 16 or die "draw: $!"; unpack("H*", $bytes) };
+my $write = sub { open(my $file, ">", $_[0]) or die "$_[0]: $!"; print $file $_[1]; close $file or die "$_[0]: $!" };
+$write->("/etc/machine-id", $draw->() . "\n") if -e "/etc/machine-id";
+my $uuid = $draw->();
+substr($uuid, 12, 1, "4"); substr($uuid, 16, 1, "a");
+$uuid =~ s/(.{8})(.{4})(.{4})(.{4})(.{12})/$1-$2-$3-$4-$5/;
+$write->("/run/kiln-boot-id", "$uuid\n");
+my $boot_id = "/proc/sys/kernel/random/boot_id";
+system("mount", "--bind", "/run/kiln-boot-id", $boot_id) == 0 or die "boot id: $?";
+print "renewed\n";
+'"#;
+
+/// Whether the guest has what a clone needs.
+pub(super) async fn supported(session: &Session) -> Result<bool, GuestError> {
+    let code = session.exec(Exec::new(SUPPORTED), &mut Vec::new()).await?;
+    Ok(code.success())
+}
+
+/// Gives a clone its own.
+pub(super) async fn renew(session: &Session, arch: &str) -> Result<(), String> {
+    let renewed = timeout(DEADLINE, converse(session, arch)).await;
+    renewed.map_err(|_| "the clone did not get its own identity in time".to_owned())?
+}
+
+async fn converse(session: &Session, arch: &str) -> Result<(), String> {
+    let piped = session
+        .pipe(RENEW)
+        .await
+        .map_err(|error| error.to_string())?;
+    let (mut output, input) = piped.split();
+    let mut said = String::new();
+    let mut answered = false;
+    loop {
+        match output.next().await.map_err(|error| error.to_string())? {
+            Frame::Out(bytes) | Frame::Err(bytes) => {
+                said.push_str(&String::from_utf8_lossy(&bytes));
+                if said.len() > MAX_SAID {
+                    return Err("the clone floods us when asked for its identity".into());
+                }
+            }
+            Frame::Exit(code) if code.success() && said.contains("renewed") => return Ok(()),
+            Frame::Exit(_) => {
+                return Err(format!(
+                    "the clone got no identity of its own: {}",
+                    said.trim()
+                ));
+            }
+        }
+        if !answered && said.contains("ready") {
+            answered = true;
+            let line = line(arch).map_err(|error| error.to_string())?;
+            input
+                .write(line.as_bytes())
+                .await
+                .map_err(|error| error.to_string())?;
+            input.end().await.map_err(|error| error.to_string())?;
+        }
+    }
+}
+
+/// Made when the other end is waiting for it, so that the time is right.
+fn line(arch: &str) -> std::io::Result<String> {
+    let mut seed = [0u8; ENTROPY];
+    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let seed = crate::image::hex(&seed);
+    let call = settimeofday(arch);
+    Ok(format!(
+        "{call} {} {} {seed}\n",
+        now.as_secs(),
+        now.subsec_micros()
+    ))
+}
+
+/// The number of settimeofday(2) in Linux's tables.
+fn settimeofday(arch: &str) -> u32 {
+    match kiln_core::arch::canonical(arch) {
+        "x86_64" => 164,
+        "ppc64le" | "s390x" => 79,
+        // The generic table: aarch64, riscv64.
+        _ => 170,
+    }
+}

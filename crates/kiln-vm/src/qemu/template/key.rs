@@ -1,0 +1,81 @@
+//! What a template depends on.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    super::command::{self, Ram},
+    Boot,
+};
+
+/// A template's name: a digest of the image's version, the architecture,
+/// QEMU's version and command line (which has memory, processors, network and
+/// accelerator in it), and of this program's way to make templates.
+pub(super) struct Key {
+    name: String,
+    image: String,
+    digest: String,
+}
+
+/// To be raised when templates are made differently.
+const VERSION: &str = "1";
+
+impl Key {
+    pub async fn of(boot: &Boot<'_>, cache: &Path) -> Result<Self, String> {
+        let image = &boot.spec.image;
+        let (of, remembered) = (image.clone(), cache.to_owned());
+        // Some hundred megabytes are read when they are new.
+        let digest = tokio::task::spawn_blocking(move || of.digest_remembered(&remembered)).await;
+        let digest = digest
+            .map_err(std::io::Error::other)
+            .flatten()
+            .map_err(|error| format!("{} can't be read: {error}", image.name))?;
+        let line = boot
+            .machine
+            .command_line(boot.request, boot.spec, Some(Ram::Private), true)
+            .map_err(|error| error.to_string())?;
+        let program = line.argv.first().cloned().unwrap_or_default();
+        let version = command::version(&program).await.unwrap_or_default();
+        // Where this one guest's files are says nothing of the template.
+        let own = boot.spec.dir.display().to_string();
+        let words: Vec<String> = line
+            .argv
+            .iter()
+            .map(|word| word.replace(&own, ""))
+            .collect();
+        let mut hash = Sha256::new();
+        for part in [VERSION, &digest, &image.arch, &version]
+            .into_iter()
+            .chain(words.iter().map(String::as_str))
+        {
+            hash.update(part);
+            hash.update([0]);
+        }
+        Ok(Self {
+            name: crate::image::hex(&hash.finalize())
+                .chars()
+                .take(32)
+                .collect(),
+            image: format!("{} {}", image.name, image.arch),
+            digest,
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn image(&self) -> &str {
+        &self.image
+    }
+
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The file that says that there can be no template.
+    pub fn unsuited(&self) -> String {
+        format!("{}.unsuited", self.name)
+    }
+}

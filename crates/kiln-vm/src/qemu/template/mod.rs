@@ -1,0 +1,317 @@
+//! Templates: guests that were booted once and frozen, so that others start
+//! from there in about a second.
+//!
+//! ```text
+//!  image ─ boot ─ quiet ─ freeze ─► memory, state, disk      (once)
+//!                                      │ private, read-only
+//!                                      ▼
+//!  job ──────────────────────► restore ─ login ─ identity ─► guest
+//! ```
+//!
+//! * A template is known by all that it depends on ([`key`]); when any of that
+//!   changes it is another one, and the old one goes.
+//! * Nothing that a guest does, and nothing that a QEMU does which its guest
+//!   took over, changes what the next one starts from: the memory is a sealed
+//!   memfd, the disk a layer that is only read.
+//! * A template is a shortcut: whatever is wrong with one, the guest is booted
+//!   instead.
+
+mod freeze;
+mod identity;
+mod key;
+mod memory;
+mod restore;
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use super::{QemuGuest, QemuMachine};
+use crate::{
+    image::functions::{BootRequest, Functions},
+    machine::{GuestSpec, StartError},
+};
+use key::Key;
+
+const MEMORY: &str = "memory";
+const STATE: &str = "state";
+const DISK: &str = "disk.qcow2";
+const ABOUT: &str = "about.json";
+/// Being made; the rest of the name is of no meaning.
+const UNFINISHED: &str = ".new-";
+
+/// How many templates are kept, of a few hundred megabytes each.
+const KEPT: usize = 8;
+
+/// How often a template that somebody else makes is looked for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A directory of templates.
+#[derive(Debug, Clone)]
+pub struct Templates {
+    dir: PathBuf,
+}
+
+/// What a guest is to be started from.
+pub(super) struct Boot<'a> {
+    pub machine: &'a QemuMachine,
+    pub functions: &'a Functions,
+    pub request: &'a BootRequest,
+    pub spec: &'a GuestSpec,
+}
+
+/// Why there is no guest from a template.
+pub(super) enum Failed {
+    /// A guest of this image doesn't start at all: booting it once more would
+    /// end the same way.
+    Start(StartError),
+    /// The template is to blame; a sentence for the operator.
+    Template(String),
+}
+
+impl From<StartError> for Failed {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+impl From<String> for Failed {
+    fn from(reason: String) -> Self {
+        Self::Template(reason)
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Template(error.to_string())
+    }
+}
+
+/// What a template's directory says of it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct About {
+    /// The image and architecture; of each there is one template at a time
+    /// for one shape of guest.
+    image: String,
+    /// The image's version.
+    digest: String,
+    /// Lengths and times of the files, so that one that was cut short or
+    /// changed is not used.
+    files: Vec<FileStamp>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct FileStamp {
+    name: String,
+    length: u64,
+    modified_ns: u128,
+}
+
+impl Templates {
+    /// The templates in this directory, which need not exist.
+    #[must_use]
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Starts a guest from a template, which is made when there is none.
+    /// `None`: guests of this image can't be frozen.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub(super) async fn start(&self, boot: &Boot<'_>) -> Result<Option<Arc<QemuGuest>>, Failed> {
+        let Some(dir) = self.prepare(boot).await? else {
+            return Ok(None);
+        };
+        note_use(&dir);
+        match restore::guest(boot, &dir).await {
+            Ok(guest) => Ok(Some(guest)),
+            Err(reason) => {
+                // It is made anew by the next one.
+                let _ = fs::remove_dir_all(&dir);
+                let name = &boot.spec.image.name;
+                Err(format!("the template of {name} failed: {reason}").into())
+            }
+        }
+    }
+
+    /// Sees to it that there is a template. `None`: there can't be one.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub(super) async fn prepare(&self, boot: &Boot<'_>) -> Result<Option<PathBuf>, Failed> {
+        let key = Key::of(boot, &self.dir).await?;
+        if self.dir.join(key.unsuited()).exists() {
+            return Ok(None);
+        }
+        let dir = self.dir.join(key.name());
+        let made = is_whole(&dir) || self.make(boot, &key, &dir).await?;
+        Ok(made.then_some(dir))
+    }
+
+    /// Makes a template, or waits for whoever does. False: it can't be made.
+    async fn make(&self, boot: &Boot<'_>, key: &Key, dir: &Path) -> Result<bool, Failed> {
+        let failed =
+            |what: &str, error: io::Error| format!("{what} {}: {error}", self.dir.display());
+        private_dir(&self.dir).map_err(|error| failed("templates can't be kept in", error))?;
+        let lock = File::create(self.lock_path(key.name()));
+        let lock = lock.map_err(|error| failed("no lock in", error))?;
+        while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            tokio::time::sleep(LOOK).await;
+        }
+        if is_whole(dir) {
+            return Ok(true);
+        }
+        if self.dir.join(key.unsuited()).exists() {
+            return Ok(false);
+        }
+        self.remove_dead();
+        let work = self.dir.join(format!("{UNFINISHED}{}", key.name()));
+        let _ = fs::remove_dir_all(&work);
+        private_dir(&work).map_err(|error| failed("no space in", error))?;
+        let work = RemovedOnDrop(work);
+        tracing::info!("making a template of {}", boot.spec.image.name);
+        match freeze::guest(boot, &work.0).await? {
+            freeze::Frozen::Unsuited(reason) => {
+                tracing::info!("{} gets no template: {reason}", boot.spec.image.name);
+                let marked = fs::write(self.dir.join(key.unsuited()), reason);
+                marked.map_err(|error| failed("no mark in", error))?;
+                return Ok(false);
+            }
+            freeze::Frozen::Whole => {}
+        }
+        let about = About {
+            image: key.image().to_owned(),
+            digest: key.digest().to_owned(),
+            files: stamps(&work.0).map_err(|error| failed("unreadable template in", error))?,
+        };
+        self.remove_others(&about);
+        let finished = serde_json::to_vec(&about)
+            .map_err(io::Error::from)
+            .and_then(|text| fs::write(work.0.join(ABOUT), text))
+            .and_then(|()| {
+                let _ = fs::remove_dir_all(dir);
+                fs::rename(&work.0, dir)
+            });
+        finished.map_err(|error| failed("the template can't be kept in", error))?;
+        Ok(true)
+    }
+
+    /// Removes templates of earlier versions of the same image, and those that
+    /// were not used for the longest time when there are too many. Guests that
+    /// run on one have its files open.
+    fn remove_others(&self, about: &About) {
+        let mut others = Vec::new();
+        for dir in directories(&self.dir) {
+            let Some(other) = read_about(&dir) else {
+                continue;
+            };
+            if other.image == about.image && other.digest != about.digest {
+                let _ = fs::remove_dir_all(dir);
+            } else {
+                others.push((last_use(&dir), dir));
+            }
+        }
+        others.sort();
+        let excess = (others.len() + 1).saturating_sub(KEPT);
+        for (_, dir) in others.into_iter().take(excess) {
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+
+    /// Removes what makers left that were killed: whoever makes a template
+    /// holds its lock. Our own is held by us.
+    fn remove_dead(&self) {
+        for dir in directories(&self.dir) {
+            let name = dir.file_name().unwrap_or_default().to_string_lossy();
+            let Some(key) = name.strip_prefix(UNFINISHED) else {
+                continue;
+            };
+            let lock = File::open(self.lock_path(key));
+            let alive = lock.is_ok_and(|lock| {
+                rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
+            });
+            if !alive {
+                let _ = fs::remove_dir_all(&dir);
+            }
+        }
+    }
+
+    fn lock_path(&self, key: &str) -> PathBuf {
+        self.dir.join(format!("{key}.lock"))
+    }
+}
+
+/// A directory in which something is made.
+struct RemovedOnDrop(PathBuf);
+
+impl Drop for RemovedOnDrop {
+    fn drop(&mut self) {
+        // Gone already when it was made whole.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn directories(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
+fn private_dir(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+}
+
+fn read_about(dir: &Path) -> Option<About> {
+    serde_json::from_slice(&fs::read(dir.join(ABOUT)).ok()?).ok()
+}
+
+/// The time of the file that says what it is, which each use renews.
+fn last_use(dir: &Path) -> Option<SystemTime> {
+    fs::metadata(dir.join(ABOUT))
+        .and_then(|meta| meta.modified())
+        .ok()
+}
+
+fn note_use(dir: &Path) {
+    let now = File::open(dir.join(ABOUT)).and_then(|about| about.set_modified(SystemTime::now()));
+    if let Err(error) = now {
+        tracing::debug!(%error, "the template's use is not noted");
+    }
+}
+
+/// Whether all files are there, as they were made.
+fn is_whole(dir: &Path) -> bool {
+    match (read_about(dir), stamps(dir)) {
+        (Some(about), Ok(stamps)) => about.files == stamps,
+        _ => false,
+    }
+}
+
+fn stamps(dir: &Path) -> io::Result<Vec<FileStamp>> {
+    [MEMORY, STATE, DISK]
+        .into_iter()
+        .map(|name| {
+            let meta = fs::metadata(dir.join(name))?;
+            let modified = meta.modified()?.duration_since(std::time::UNIX_EPOCH);
+            Ok(FileStamp {
+                name: name.to_owned(),
+                length: meta.len(),
+                modified_ns: modified.unwrap_or_default().as_nanos(),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,95 @@
+//! Starts a guest from a template.
+
+use std::{
+    fs::File,
+    os::fd::AsFd,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{
+    super::{
+        QemuGuest,
+        command::Ram,
+        qmp::Qmp,
+        start::{Origin, Started, Stopwatch},
+    },
+    Boot, DISK, MEMORY, STATE,
+    freeze::ignore_shared,
+    identity, memory,
+};
+
+/// Loading the state takes a hundredth of a second.
+const LOAD_DEADLINE: Duration = Duration::from_secs(30);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A guest that is a machine of its own.
+pub(super) async fn guest(boot: &Boot<'_>, template: &Path) -> Result<Arc<QemuGuest>, String> {
+    let mut watch = Stopwatch::start();
+    let path = template.join(MEMORY);
+    let ram = tokio::task::spawn_blocking(move || memory::load(&path)).await;
+    let ram = ram.map_err(|error| error.to_string())?;
+    let ram = ram.map_err(|error| error.to_string())?;
+    watch.lap("template: memory");
+    let origin = Origin {
+        ram: Some((ram, Ram::Private)),
+        incoming: true,
+        disk: template.join(DISK),
+    };
+    let started = boot
+        .machine
+        .launch(boot.functions, boot.request, boot.spec, origin)
+        .await;
+    let started = started.map_err(|error| error.to_string())?;
+    watch.lap("template: namespace, uplink, QEMU");
+    match revive(boot, &started, template, &mut watch).await {
+        Ok(session) => Ok(QemuGuest::new(started.running, session)),
+        Err(reason) => {
+            started.running.stop().await;
+            // The guest is booted next, with files of the same names.
+            let _ = std::fs::remove_file(super::super::start::overlay_path(&boot.spec.dir));
+            Err(reason)
+        }
+    }
+}
+
+async fn revive(
+    boot: &Boot<'_>,
+    started: &Started,
+    template: &Path,
+    watch: &mut Stopwatch,
+) -> Result<crate::ssh::Session, String> {
+    let qmp = &started.running.qmp;
+    load(qmp, template).await?;
+    watch.lap("template: state");
+    let session = boot.machine.first_login(started).await;
+    let session = session.map_err(|error| error.to_string())?;
+    watch.lap("template: login");
+    identity::renew(&session, &boot.spec.image.arch).await?;
+    watch.lap("template: identity");
+    Ok(session)
+}
+
+async fn load(qmp: &Qmp, template: &Path) -> Result<(), String> {
+    let text = |error: super::super::qmp::QmpError| error.to_string();
+    let state = File::open(template.join(STATE)).map_err(|error| error.to_string())?;
+    ignore_shared(qmp).await?;
+    qmp.give(STATE, state.as_fd()).await.map_err(text)?;
+    let uri = json!({ "uri": format!("fd:{STATE}") });
+    qmp.execute("migrate-incoming", uri).await.map_err(text)?;
+    let deadline = Instant::now() + LOAD_DEADLINE;
+    loop {
+        let answer = qmp.execute("query-status", json!({})).await.map_err(text)?;
+        match answer.get("status").and_then(Value::as_str) {
+            Some("inmigrate") if Instant::now() < deadline => sleep(LOOK).await,
+            Some("inmigrate") => return Err("QEMU did not load the state in time".into()),
+            _ => break,
+        }
+    }
+    qmp.execute("cont", json!({})).await.map(drop).map_err(text)
+}
