@@ -12,6 +12,7 @@
 //! | `garbage` | prints bytes that are no text |
 //! | `hang` | never ends |
 //! | `vanish`, `panic` | the guest is gone |
+//! | `full` | the host has no space for the guest from now on |
 //! | `cut` | the connection is lost, the guest lives |
 //!
 //! Packages whose name begins with `no-such` can't be installed (100),

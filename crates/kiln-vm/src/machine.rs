@@ -247,6 +247,40 @@ impl Sink for Vec<u8> {
     }
 }
 
+/// Keeps the first so many bytes and drops the rest, for an answer that is
+/// wanted whole in memory from a guest that may write without end.
+#[derive(Debug)]
+pub struct Bounded {
+    /// What came first.
+    pub bytes: Vec<u8>,
+    limit: usize,
+    /// Whether there was more than is kept.
+    pub overflowed: bool,
+}
+
+impl Bounded {
+    /// Keeps at most `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            limit,
+            overflowed: false,
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for Bounded {
+    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let room = self.limit - self.bytes.len();
+        let kept = bytes.get(..room).unwrap_or(bytes);
+        self.bytes.extend_from_slice(kept);
+        self.overflowed |= kept.len() < bytes.len();
+        Ok(())
+    }
+}
+
 /// A command's exit status as a shell gives it: 128 + the signal's number
 /// when a signal ended it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,12 +324,6 @@ pub enum GuestError {
     /// The guest lets nobody in any more.
     #[error("the guest accepts no new login")]
     Login,
-    /// What the guest answered makes no sense.
-    #[error("the guest's SSH server speaks no sense")]
-    Protocol,
-    /// The image's `functions` broke its contract.
-    #[error("the image can't do this: {0}")]
-    Image(&'static str),
     /// The host's side failed; the operator's log says how.
     #[error("the host of this guest had a failure of its own")]
     Host,
@@ -350,5 +378,25 @@ impl StartError {
             Self::Gone { gone, .. } => format!("{gone} while it started"),
             Self::NoLogin { reason, .. } => format!("the guest never let us in: {reason}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_bounded_sink_keeps_the_first_bytes_and_tells_of_more() {
+        let mut sink = Bounded::new(5);
+        sink.write(b"abc").await.unwrap();
+        sink.write(b"de").await.unwrap();
+        assert!(!sink.overflowed);
+        sink.write(b"").await.unwrap();
+        assert!(!sink.overflowed);
+        sink.write(b"fgh").await.unwrap();
+        assert_eq!(
+            (sink.bytes.as_slice(), sink.overflowed),
+            (&b"abcde"[..], true)
+        );
     }
 }

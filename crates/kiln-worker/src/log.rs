@@ -41,11 +41,21 @@ impl<'a> Logs<'a> {
 
     /// Writes a line of kiln's own. No limit holds it back: they are few.
     pub(crate) async fn say(&mut self, log: &LogId, line: &str) -> Result<(), ReportError> {
+        let line = self.line(log, line);
+        self.reporter.append(log, line.as_bytes()).await
+    }
+
+    /// The same for a line that repeats an event.
+    pub(crate) async fn narrate(&mut self, log: &LogId, line: &str) -> Result<(), ReportError> {
+        let line = self.line(log, line);
+        self.reporter.narrate(log, line.as_bytes()).await
+    }
+
+    fn line(&mut self, log: &LogId, line: &str) -> String {
         let state = self.logs.entry(log.clone()).or_default();
         let newline = if state.mid_line { "\n" } else { "" };
         state.mid_line = false;
-        let line = format!("{newline}[kiln] {line}\n");
-        self.reporter.append(log, line.as_bytes()).await
+        format!("{newline}[kiln] {line}\n")
     }
 
     /// The way into a log for a guest's output.
@@ -113,22 +123,9 @@ impl Sink for LogSink<'_, '_> {
     }
 }
 
-/// Keeps the first bytes of an answer of the guest's. No guest, and no job that
+/// Room for any answer that is asked of the guest. No guest, and no job that
 /// has replaced a program in it, can make the host remember more.
-#[derive(Default)]
-pub(crate) struct Answer(pub(crate) Vec<u8>);
-
-/// Room for any answer that is asked for.
-const ANSWER: usize = 256;
-
-#[async_trait]
-impl Sink for Answer {
-    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        let room = ANSWER - self.0.len();
-        self.0.extend_from_slice(&bytes[..room.min(bytes.len())]);
-        Ok(())
-    }
-}
+pub(crate) const ANSWER: usize = 256;
 
 /// A number of bytes for people, exact where it is a whole number of a unit.
 pub(crate) fn size(bytes: u64) -> String {

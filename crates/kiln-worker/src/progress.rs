@@ -62,7 +62,7 @@ impl<'a> Progress<'a> {
         self.status = self.status.transition(JobStatus::Running)?;
         let image = job.manifest.image.to_string();
         let line = format!("job {} on {image}", job.id);
-        self.logs.say(&LogId::Job, &line).await?;
+        self.logs.narrate(&LogId::Job, &line).await?;
         let tasks = self.tasks.iter().map(|task| task.name.to_string());
         self.tell(Body::JobStarted {
             job: job.id,
@@ -82,7 +82,7 @@ impl<'a> Progress<'a> {
     /// Tells the owner something that is no failure.
     pub(crate) async fn warn(&mut self, message: &str) -> Result<(), Failure> {
         let line = format!("warning: {message}");
-        self.logs.say(&LogId::Job, &line).await?;
+        self.logs.narrate(&LogId::Job, &line).await?;
         let message = message.to_owned();
         self.tell(Body::Warning { message }).await
     }
@@ -91,7 +91,7 @@ impl<'a> Progress<'a> {
     pub(crate) async fn step_begins(&mut self, step: Step, what: &str) -> Result<(), Failure> {
         self.step = Some((step, Instant::now()));
         let line = format!("{}: {what}", step.name());
-        self.logs.say(&LogId::Job, &line).await?;
+        self.logs.narrate(&LogId::Job, &line).await?;
         self.tell(Body::StepStarted { step }).await
     }
 
@@ -102,7 +102,7 @@ impl<'a> Progress<'a> {
         };
         let took = seconds(started.elapsed());
         let line = format!("{}: done in {took}", step.name());
-        self.logs.say(&LogId::Job, &line).await?;
+        self.logs.narrate(&LogId::Job, &line).await?;
         self.tell_step_ended(step, started, true).await
     }
 
@@ -125,8 +125,8 @@ impl<'a> Progress<'a> {
         task.started = Some(Instant::now());
         let line = format!("task {}", task.name);
         let log = LogId::Task(task.name.to_string());
-        self.logs.say(&LogId::Job, &line).await?;
-        self.logs.say(&log, &line).await?;
+        self.logs.narrate(&LogId::Job, &line).await?;
+        self.logs.narrate(&log, &line).await?;
         self.tell_task(index).await
     }
 
@@ -145,7 +145,7 @@ impl<'a> Progress<'a> {
         let took = task.started.map(|started| started.elapsed());
         let took = seconds(took.unwrap_or_default());
         let line = format!("task {}: {to} (exit {exit}) after {took}", task.name);
-        self.logs.say(&LogId::Job, &line).await?;
+        self.logs.narrate(&LogId::Job, &line).await?;
         self.tell_task(index).await
     }
 
@@ -263,7 +263,7 @@ impl<'a> Progress<'a> {
         let why = reason.as_deref().map(|reason| format!(": {reason}"));
         let why = why.unwrap_or_default();
         let line = format!("{} after {}{why}", outcome.status, seconds(duration));
-        self.logs.say(&LogId::Job, &line).await?;
+        self.logs.narrate(&LogId::Job, &line).await?;
         self.tell(Body::JobEnded {
             status: outcome.status,
             cause: outcome.cause.clone(),

@@ -28,6 +28,15 @@ pub trait Reporter: Send + Sync {
     /// [`ReportError`] ends the job.
     async fn append(&self, log: &LogId, bytes: &[u8]) -> Result<(), ReportError>;
 
+    /// Adds a line of kiln's own that repeats what an event tells: for whoever
+    /// shows events and needs it only once.
+    ///
+    /// # Errors
+    /// [`ReportError`] ends the job.
+    async fn narrate(&self, log: &LogId, line: &[u8]) -> Result<(), ReportError> {
+        self.append(log, line).await
+    }
+
     /// Called once, before the first task starts, and only when everything
     /// before succeeded. Once this has returned the job may have had effects
     /// on the world and must not be run again on its own.

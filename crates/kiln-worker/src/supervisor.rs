@@ -47,6 +47,7 @@ pub async fn run(
         () = tokio::time::sleep(job.deadline) => Err(Failure::Timeout(job.deadline)),
         ended = drive(machine, job, &mut progress, &mut guest) => ended,
     };
+    let ended = ended.map_err(|failure| blame(failure, guest.as_deref()));
     if let Err(failure) = &ended {
         let operator = failure.operator();
         tracing::info!(
@@ -68,6 +69,23 @@ pub async fn run(
         guest.stop().await;
     }
     outcome
+}
+
+/// What fails in a guest that its host had no space for is the host's failure.
+fn blame(failure: Failure, guest: Option<&dyn Guest>) -> Failure {
+    let full = guest.is_some_and(Guest::disk_full);
+    match failure {
+        Failure::Task { .. } | Failure::Step { .. } | Failure::Guest { .. } if full => {
+            Failure::Host {
+                reason: format!(
+                    "{}; the host had no disk space left for what the guest wrote",
+                    failure.reason()
+                ),
+                error: std::io::ErrorKind::StorageFull.into(),
+            }
+        }
+        other => other,
+    }
 }
 
 /// Everything that the deadline and a cancel interrupt.

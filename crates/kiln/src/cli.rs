@@ -102,11 +102,13 @@ pub struct RunArgs {
     /// No network for the guest
     #[arg(long, conflicts_with = "allow")]
     pub no_network: bool,
-    /// An address outside the public internet that the guest may reach. This
-    /// host's own loopback, localhost:PORT, is 10.0.2.2:PORT in the guest
+    /// An address outside the public internet that the guest may reach, such as
+    /// a git server's or an apt proxy's. This host's own loopback,
+    /// localhost:PORT, is 10.0.2.2:PORT in the guest
     #[arg(long, value_name = "HOST[:PORT]")]
     pub allow: Vec<String>,
-    /// Boot the guest instead of starting it from a template of its image
+    /// Boot the guest instead of starting it from its image's template, a guest
+    /// that was booted once and frozen
     #[arg(long)]
     pub cold: bool,
     /// A shell in the guest when the tasks have ended
@@ -169,6 +171,9 @@ pub enum ImageCommand {
         /// The architecture
         #[arg(long)]
         arch: Option<String>,
+        /// As of `kiln run`: an address that its guests may reach
+        #[arg(long, value_name = "HOST[:PORT]")]
+        allow: Vec<String>,
         /// Where images are.
         #[command(flatten)]
         images: ImagesArgs,
@@ -205,6 +210,9 @@ pub struct ControlArgs {
     /// PORT NAME SOURCE, sanity-check, ssh PORT COMMAND…
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub words: Vec<String>,
+    /// As of `kiln run`: an address that its guests may reach
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub allow: Vec<String>,
     /// Where images are.
     #[command(flatten)]
     pub images: ImagesArgs,

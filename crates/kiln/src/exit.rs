@@ -60,6 +60,14 @@ impl Failure {
         }
     }
 
+    /// A signal that asks to end.
+    pub fn interrupted() -> Self {
+        Self {
+            exit: Exit::Interrupted,
+            message: "interrupted".into(),
+        }
+    }
+
     /// The host's or the image's.
     pub fn host(message: impl fmt::Display) -> Self {
         Self {

@@ -24,6 +24,10 @@ use exit::Exit;
 const CONTROL_COMMAND: &str = "__control";
 
 fn main() -> ExitCode {
+    if let Err(error) = namespace::helper::keep_descriptors_private() {
+        ui::error(&format!("/proc/self/fd: {error}"));
+        return Exit::Host.into();
+    }
     let mut words = std::env::args().skip(1);
     let first = words.next();
     match first.as_deref() {

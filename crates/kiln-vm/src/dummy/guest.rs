@@ -8,6 +8,7 @@
 use std::{
     fs,
     os::fd::OwnedFd,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{Mutex, PoisonError},
 };
@@ -36,6 +37,8 @@ pub(super) struct DummyGuest {
     mark: String,
     group: i32,
     path: String,
+    /// Exists once the word `full` was said.
+    full: PathBuf,
     gone: watch::Receiver<Option<Gone>>,
     stop: Mutex<Option<oneshot::Sender<()>>>,
 }
@@ -77,6 +80,7 @@ impl DummyGuest {
             mark,
             group,
             path: format!("{dir}/words:{PATH}"),
+            full: Path::new(dir).join("full"),
             gone,
             stop: Mutex::new(Some(stop)),
         })
@@ -209,6 +213,10 @@ impl Guest for DummyGuest {
         }
     }
 
+    fn disk_full(&self) -> bool {
+        self.full.exists()
+    }
+
     fn login(&self) -> &Login {
         &self.login
     }
@@ -287,7 +295,8 @@ async fn pump(
     };
     // A pipe holds no more than this, and a flooding background never ends.
     for _ in 0..16 {
-        match output.try_read(&mut buffer) {
+        // The pipe itself is asked: tokio may not have seen yet that it is ready.
+        match rustix::io::read(&*output, &mut buffer[..]) {
             Ok(n) if n > 0 => sink.write(&buffer[..n]).await.map_err(GuestError::Output)?,
             _ => break,
         }

@@ -9,12 +9,11 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 over the sorted relative names and contents, in hexadecimal. Links
-/// count as what they point to.
+/// SHA-256 over the sorted relative names and contents, in hexadecimal. A link
+/// to a file counts as that file; one to a directory is not followed, for it
+/// may lead anywhere, back here included.
 pub(super) fn of_directory(dir: &Path) -> io::Result<String> {
-    let mut files = Vec::new();
-    collect(dir, &mut files)?;
-    files.sort();
+    let files = files(dir)?;
     let mut whole = Sha256::new();
     for file in files {
         let name = file.strip_prefix(dir).unwrap_or(&file);
@@ -27,9 +26,7 @@ pub(super) fn of_directory(dir: &Path) -> io::Result<String> {
 
 /// The same, remembered as long as no file's length, time or place changes.
 pub(super) fn remembered(dir: &Path, cache: &Path) -> io::Result<String> {
-    let mut files = Vec::new();
-    collect(dir, &mut files)?;
-    files.sort();
+    let files = files(dir)?;
     let mut signature = Sha256::new();
     for file in &files {
         let meta = std::fs::metadata(file)?;
@@ -54,16 +51,34 @@ pub(super) fn remembered(dir: &Path, cache: &Path) -> io::Result<String> {
     Ok(digest)
 }
 
+/// The directory itself may be a link: `debian/stable` is one.
+fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    collect(dir, &mut files)?;
+    files.sort();
+    Ok(files)
+}
+
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else if path.is_file() {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if kind.is_dir() {
+            if !being_made(&path) {
+                collect(&path, files)?;
+            }
+        } else if kind.is_file() || path.is_file() {
             files.push(path);
         }
     }
     Ok(())
+}
+
+/// Whether a directory is one that an image's `genimg` works in: `amd64.new-42`
+/// becomes `amd64`, or goes.
+fn being_made(dir: &Path) -> bool {
+    dir.file_name()
+        .is_some_and(|name| name.to_string_lossy().contains(".new-"))
 }
 
 fn of_file(path: &Path) -> io::Result<impl AsRef<[u8]> + use<>> {
@@ -86,4 +101,69 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    fn image() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("amd64")).unwrap();
+        fs::write(dir.path().join("functions"), "boot() { :; }").unwrap();
+        fs::write(dir.path().join("amd64/root.img.qcow2"), "disk").unwrap();
+        dir
+    }
+
+    #[test]
+    fn links_in_a_circle_and_out_of_the_image_are_not_followed() {
+        let image = image();
+        let before = of_directory(image.path()).unwrap();
+        for name in ["a", "b", "amd64/c"] {
+            symlink(image.path(), image.path().join(name)).unwrap();
+        }
+        symlink("/", image.path().join("root")).unwrap();
+        symlink("nowhere", image.path().join("broken")).unwrap();
+        assert_eq!(of_directory(image.path()).unwrap(), before);
+    }
+
+    #[test]
+    fn a_link_to_a_file_is_that_file_and_a_link_to_an_image_that_image() {
+        let image = image();
+        let before = of_directory(image.path()).unwrap();
+        let disk = image.path().join("amd64/root.img.qcow2");
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::rename(&disk, elsewhere.path().join("disk")).unwrap();
+        symlink(elsewhere.path().join("disk"), &disk).unwrap();
+        assert_eq!(of_directory(image.path()).unwrap(), before);
+        let stable = elsewhere.path().join("stable");
+        symlink(image.path(), &stable).unwrap();
+        assert_eq!(of_directory(&stable).unwrap(), before);
+        fs::write(elsewhere.path().join("disk"), "other").unwrap();
+        assert_ne!(of_directory(image.path()).unwrap(), before);
+    }
+
+    #[test]
+    fn what_is_being_made_is_no_part_of_the_image() {
+        let image = image();
+        let before = of_directory(image.path()).unwrap();
+        let unfinished = image.path().join("amd64.new-42");
+        fs::create_dir(&unfinished).unwrap();
+        fs::write(unfinished.join("disk"), "half").unwrap();
+        assert_eq!(of_directory(image.path()).unwrap(), before);
+    }
+
+    #[test]
+    fn a_digest_is_remembered_until_a_file_changes() {
+        let (image, cache) = (image(), tempfile::tempdir().unwrap());
+        let digest = || remembered(image.path(), cache.path()).unwrap();
+        let first = digest();
+        assert_eq!(first, of_directory(image.path()).unwrap());
+        let kept = || fs::read_dir(cache.path()).unwrap().count();
+        assert_eq!((digest(), kept()), (first.clone(), 1));
+        fs::write(image.path().join("functions"), "boot() { exit 1; }").unwrap();
+        assert_ne!(digest(), first);
+    }
 }

@@ -165,14 +165,16 @@ impl Functions {
         guest: &dyn Dial,
         output: &mut dyn Sink,
     ) -> Result<ExitCode, FunctionsError> {
-        let namespace = self.namespace().await?;
+        let namespace = self.namespace(Some(control)).await?;
         let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         // Without namespaces the port would be the host's.
         let listener = match self.isolation {
             Isolation::Namespaces => Some(namespace.listen(inside).await?),
             Isolation::None => None,
         };
-        let (mut stdout, stderr) = self.start(&namespace, call, port, arch, Some(control)).await?;
+        let (mut stdout, stderr) = self
+            .start(&namespace, call, port, arch, Some(control))
+            .await?;
         let noise = tokio::spawn(read_tail(stderr));
         let mut log = vec![0; 32 * 1024];
         let mut status = None;
@@ -209,8 +211,10 @@ impl Functions {
     }
 
     async fn query(&self, what: &str, arch: &str) -> Result<(Vec<u8>, u8, String), FunctionsError> {
-        let namespace = self.namespace().await?;
-        let (stdout, stderr) = self.start(&namespace, &[what], GUEST_PORT, arch, None).await?;
+        let namespace = self.namespace(None).await?;
+        let (stdout, stderr) = self
+            .start(&namespace, &[what], GUEST_PORT, arch, None)
+            .await?;
         let flooded = tokio::sync::Notify::new();
         let report = async {
             let mut report = Vec::new();
@@ -241,14 +245,13 @@ impl Functions {
         Ok((report, status.unwrap_or(u8::MAX), tail.said()))
     }
 
-    async fn namespace(&self) -> Result<Namespace, namespace::Error> {
-        Namespace::create(&namespace::Config {
-            helper: self.helper.clone(),
-            isolation: self.isolation,
-            ruleset: None,
-            resolv_conf: None,
-        })
-        .await
+    /// The script sees the images and the other end of `guest_ssh`.
+    async fn namespace(&self, control: Option<&Path>) -> Result<Namespace, namespace::Error> {
+        let mut config = namespace::Config::new(self.helper.clone(), self.isolation);
+        config.files.visible = super::files_of(&self.base, &self.dir);
+        config.files.visible.push(self.helper.clone());
+        config.files.visible.extend(control.map(Path::to_owned));
+        Namespace::create(&config).await
     }
 
     async fn start(

@@ -35,6 +35,15 @@ impl Image {
         self.dir.join(&self.arch).join("root.img.qcow2")
     }
 
+    /// All that a machine reads of it: its own directory, its distribution's,
+    /// and what links in them lead to.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut files = files_of(&self.base, &self.dir);
+        let disk = self.disk();
+        files.extend(disk.canonicalize().ok().filter(|real| *real != disk));
+        files
+    }
+
     /// The kernel, where the image has one beside its disk.
     #[must_use]
     pub fn kernel(&self) -> Option<PathBuf> {
@@ -54,4 +63,18 @@ impl Image {
     pub fn digest(&self) -> std::io::Result<String> {
         digest::of_directory(&self.dir)
     }
+}
+
+/// The directories of an image, whatever links lead there.
+fn files_of(base: &std::path::Path, dir: &std::path::Path) -> Vec<PathBuf> {
+    let mut files = vec![base.to_owned()];
+    for path in [base, dir] {
+        if let Ok(real) = path.canonicalize() {
+            files.extend(real.parent().filter(|_| path == dir).map(PathBuf::from));
+            files.push(real);
+        }
+    }
+    files.sort();
+    files.dedup();
+    files
 }

@@ -23,14 +23,14 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     io::FdFlags,
-    mount::{MountFlags, MountPropagationFlags},
     process::{Pid, PidfdFlags, Signal, WaitOptions},
     thread::UnshareFlags,
 };
 
 use super::{
-    INIT_COMMAND, netlink,
-    protocol::{self, Reply, Request},
+    FORBIDDEN, INIT_COMMAND, netlink,
+    protocol::{self, Files, Numbered, Reply, Request},
+    root,
 };
 
 /// A loopback connection takes microseconds, unless its listener has stopped.
@@ -40,11 +40,22 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 /// The first stage. `isolation` is the helper's argument: `full` or `none`.
 #[must_use]
 pub fn main(isolation: &str) -> ExitCode {
-    match enter(isolation) {
+    let made = leave_terminal().and_then(|()| match isolation {
+        "full" => unshare(),
+        // Whatever is left behind inside becomes ours to end.
+        _ => Ok(rustix::process::set_child_subreaper(Some(
+            rustix::process::getpid(),
+        ))?),
+    });
+    match made.and_then(|()| enter(isolation)) {
         Ok(status) => status,
         Err(error) => {
             complain(&error);
-            ExitCode::FAILURE
+            if is_forbidden(&error) {
+                ExitCode::from(FORBIDDEN)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -52,6 +63,8 @@ pub fn main(isolation: &str) -> ExitCode {
 /// The second stage: pid 1 inside.
 #[must_use]
 pub fn init_main(isolation: &str) -> ExitCode {
+    // Whichever stage is killed, the other goes along.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     match serve(isolation == "full") {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -61,15 +74,55 @@ pub fn init_main(isolation: &str) -> ExitCode {
     }
 }
 
+/// Keeps every descriptor beyond the standard three out of the programs that
+/// this process will start. To be called before it opens any of its own, which
+/// are closed on exec by themselves: whoever started us may have left open
+/// what a guest must not see.
+///
+/// # Errors
+/// When the process can't look at itself.
+pub fn keep_descriptors_private() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.parse::<i32>().ok());
+        if let Some(number @ 3..) = number {
+            #[expect(unsafe_code, reason = "these descriptors have no owner in Rust")]
+            // SAFETY: only its close-on-exec flag is set; the one that lists
+            // the directory is closed by then or stays open until after.
+            let fd = unsafe { BorrowedFd::borrow_raw(number) };
+            // EBADF is the one that lists the directory.
+            let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
+        }
+    }
+    Ok(())
+}
+
 #[expect(clippy::print_stderr, reason = "the parent reads it from a pipe")]
 fn complain(error: &io::Error) {
     eprintln!("{error}");
 }
 
-fn enter(isolation: &str) -> io::Result<ExitCode> {
-    if isolation == "full" {
-        unshare()?;
+/// Without a controlling terminal nothing inside can type into ours, and its
+/// Ctrl-C is for kiln alone.
+fn leave_terminal() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
+/// Whether the host does not let us have namespaces, as opposed to a shortage.
+fn is_forbidden(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::INVAL) => true,
+        Some(Errno::NOSPC) => ["user", "net", "mnt", "pid"].iter().any(|kind| {
+            let limit = std::fs::read_to_string(format!("/proc/sys/user/max_{kind}_namespaces"));
+            limit.is_ok_and(|limit| limit.trim() == "0")
+        }),
+        _ => false,
     }
+}
+
+fn enter(isolation: &str) -> io::Result<ExitCode> {
     let mut init = Command::new("/proc/self/exe")
         .args([INIT_COMMAND, isolation])
         .spawn()?;
@@ -77,7 +130,28 @@ fn enter(isolation: &str) -> io::Result<ExitCode> {
     // end as soon as init is gone.
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     init.wait()?;
+    if isolation != "full" {
+        kill_descendants();
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends what the process inside left: without a pid namespace nobody else does.
+/// The children of a killed child become ours, hence the rounds.
+fn kill_descendants() {
+    const ROUNDS: usize = 1000;
+    for _ in 0..ROUNDS {
+        let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        let pids = children
+            .split_whitespace()
+            .filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+        for pid in pids {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        if rustix::process::wait(WaitOptions::empty()).is_err() {
+            return;
+        }
+    }
 }
 
 fn unshare() -> io::Result<()> {
@@ -128,7 +202,11 @@ fn serve(isolated: bool) -> io::Result<()> {
             .and_then(|running| ended(&mut running.child))
         {
             running = None;
-            protocol::send(socket, &Reply::Exited { status }, &[])?;
+            let exited = Numbered {
+                number: 0,
+                message: Reply::Exited { status },
+            };
+            protocol::send(socket, &exited, &[])?;
         }
         reap_orphans(running.as_ref());
         if asked && !answer(socket, isolated, &mut running)? {
@@ -159,21 +237,19 @@ fn answer(
     isolated: bool,
     running: &mut Option<Running>,
 ) -> io::Result<bool> {
-    let Some((request, fds)) = protocol::receive::<Request>(socket)? else {
+    let received = protocol::receive::<Numbered<Request>>(socket)?;
+    let Some((Numbered { number, message }, fds)) = received else {
         if let Some(running) = running {
             // Without namespaces nobody else would.
             let _ = rustix::process::kill_process_group(running.pid, Signal::KILL);
         }
         return Ok(false);
     };
-    let result = match request {
-        Request::Setup {
-            ruleset,
-            resolv_conf,
-        } => set_up(isolated, ruleset.as_deref(), resolv_conf.as_deref()).map(|pid| {
-            let ready = Reply::Ready { pid };
-            (ready, None)
-        }),
+    let result = match message {
+        Request::Setup { rules, files } => {
+            let rules = fds.into_iter().next().filter(|_| rules);
+            set_up(isolated, rules, &files).map(|pid| (Reply::Ready { pid }, None))
+        }
         Request::Spawn {
             argv,
             env,
@@ -190,18 +266,18 @@ fn answer(
             TcpListener::bind(address).map(|stream| (Reply::Done, Some(OwnedFd::from(stream))))
         }
     };
-    let (reply, fd) = result.unwrap_or_else(|error| {
+    let (message, fd) = result.unwrap_or_else(|error| {
         let message = error.to_string();
         (Reply::Failed { message }, None)
     });
     let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
-    protocol::send(socket, &reply, &fds)?;
+    protocol::send(socket, &Numbered { number, message }, &fds)?;
     Ok(true)
 }
 
 /// Makes the namespaces what they should be. Returns our pid as the host sees
 /// it, which is our own view when there are no namespaces.
-fn set_up(isolated: bool, ruleset: Option<&str>, resolv: Option<&Path>) -> io::Result<u32> {
+fn set_up(isolated: bool, rules: Option<OwnedFd>, files: &Files) -> io::Result<u32> {
     if !isolated {
         return Ok(std::process::id());
     }
@@ -210,34 +286,21 @@ fn set_up(isolated: bool, ruleset: Option<&str>, resolv: Option<&Path>) -> io::R
         .to_str()
         .and_then(|pid| pid.parse().ok())
         .ok_or_else(|| io::Error::other("/proc/self makes no sense"))?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private)?;
-    let hardened = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount("proc", "/proc", "proc", hardened, None)
-        .map_err(|error| context("mount /proc", &error.into()))?;
-    if let Some(file) = resolv {
-        rustix::mount::mount_bind(file, "/etc/resolv.conf")
-            .map_err(|error| context("bind /etc/resolv.conf", &error.into()))?;
-    }
+    root::enter(files)?;
     rustix::system::sethostname(b"kiln")?;
     netlink::bring_loopback_up().map_err(|error| context("loopback", &error))?;
-    if let Some(ruleset) = ruleset {
-        load_rules(ruleset)?;
+    if let Some(rules) = rules {
+        load_rules(rules)?;
     }
     Ok(pid)
 }
 
-fn load_rules(ruleset: &str) -> io::Result<()> {
-    let mut nft = Command::new("nft")
+fn load_rules(rules: OwnedFd) -> io::Result<()> {
+    let output = Command::new("nft")
         .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+        .stdin(Stdio::from(rules))
+        .output()
         .map_err(|error| context("nft", &error))?;
-    if let Some(mut stdin) = nft.stdin.take() {
-        io::Write::write_all(&mut stdin, ruleset.as_bytes())?;
-    }
-    let output = nft.wait_with_output()?;
     if output.status.success() {
         return Ok(());
     }
@@ -306,6 +369,6 @@ fn name_descriptors(word: &str, fds: &[OwnedFd]) -> String {
     word
 }
 
-fn context(what: &str, error: &io::Error) -> io::Error {
+pub(super) fn context(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }

@@ -20,6 +20,7 @@
 pub mod helper;
 mod netlink;
 mod protocol;
+mod root;
 
 use std::{
     io,
@@ -33,16 +34,23 @@ use std::{
 use tokio::{
     io::AsyncReadExt,
     net::UnixStream,
-    process::{Child, Command},
+    process::{Child, ChildStderr, Command},
     sync::{Mutex, mpsc, watch},
+    time::{Duration, timeout},
 };
 
-use protocol::{Reply, Request};
+pub use protocol::Files;
+use protocol::{Numbered, Reply, Request};
 
 /// The hidden first argument that makes the kiln binary a helper.
 pub const HELPER_COMMAND: &str = "__namespace";
 /// The same for the helper's second stage, which is the init.
 pub const INIT_COMMAND: &str = "__namespace-init";
+
+/// The helper's exit status when the host forbids namespaces.
+const FORBIDDEN: u8 = 77;
+/// Making namespaces takes some milliseconds, nft some tens.
+const SET_UP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How much the place is apart from the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +70,21 @@ pub struct Config {
     pub isolation: Isolation,
     /// Rules for nft, loaded before anything else can run inside.
     pub ruleset: Option<String>,
-    /// A file to be seen as `/etc/resolv.conf` inside.
-    pub resolv_conf: Option<PathBuf>,
+    /// What is to be seen of the host.
+    pub files: Files,
+}
+
+impl Config {
+    /// A place without rules, that sees nothing of the host but its programs.
+    #[must_use]
+    pub fn new(helper: PathBuf, isolation: Isolation) -> Self {
+        Self {
+            helper,
+            isolation,
+            ruleset: None,
+            files: Files::default(),
+        }
+    }
 }
 
 /// A process to start inside.
@@ -103,11 +124,17 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+/// Replies with their numbers; never more than there were requests.
+struct Replies {
+    receiver: mpsc::UnboundedReceiver<(Numbered<Reply>, Option<OwnedFd>)>,
+    last: u64,
+}
+
 /// A place made by a helper. Dropping it kills everything inside.
 pub struct Namespace {
     socket: Arc<UnixStream>,
-    /// One request at a time; the replies come in its order.
-    replies: Mutex<mpsc::Receiver<(Reply, Option<OwnedFd>)>>,
+    /// One request at a time.
+    replies: Mutex<Replies>,
     exited: watch::Receiver<Option<ExitStatus>>,
     reader: tokio::task::JoinHandle<()>,
     outer: Mutex<Child>,
@@ -136,39 +163,60 @@ impl Namespace {
             .spawn()?;
         let stderr = outer.stderr.take();
         let socket = Arc::new(protocol::register(ours)?);
-        let (reply_tx, reply_rx) = mpsc::channel(4);
+        let (reply_tx, receiver) = mpsc::unbounded_channel();
         let (exit_tx, exited) = watch::channel(None);
         let reader = tokio::spawn(read_replies(Arc::clone(&socket), reply_tx, exit_tx));
         let mut namespace = Self {
             socket,
-            replies: Mutex::new(reply_rx),
+            replies: Mutex::new(Replies { receiver, last: 0 }),
             exited,
             reader,
             outer: Mutex::new(outer),
             init_pid: 0,
         };
-        let setup = Request::Setup {
-            ruleset: config.ruleset.clone(),
-            resolv_conf: config.resolv_conf.clone(),
-        };
-        match namespace.request(&setup, &[]).await {
-            Ok((Reply::Ready { pid }, _)) => {
+        match timeout(SET_UP_DEADLINE, namespace.set_up(config)).await {
+            Ok(Ok(pid)) => {
                 namespace.init_pid = pid;
                 Ok(namespace)
             }
-            Ok(_) => Err(Error::Gone),
-            Err(Error::Gone | Error::Io(_)) => {
-                // The helper ends before it can answer when the kernel refuses
-                // the namespaces; it says why on its standard error.
-                let mut said = Vec::new();
-                if let Some(stderr) = stderr {
-                    stderr.take(4096).read_to_end(&mut said).await?;
-                }
-                Err(Error::Forbidden(
-                    String::from_utf8_lossy(&said).trim().to_owned(),
-                ))
-            }
-            Err(other) => Err(other),
+            Ok(Err(Error::Gone | Error::Io(_))) => Err(namespace.why_gone(stderr).await),
+            Ok(Err(other)) => Err(other),
+            Err(_) => Err(Error::Helper("its set-up did not end in time".into())),
+        }
+    }
+
+    async fn set_up(&self, config: &Config) -> Result<u32, Error> {
+        let rules = config.ruleset.as_deref().map(in_memory).transpose()?;
+        let setup = Request::Setup {
+            rules: rules.is_some(),
+            files: config.files.clone(),
+        };
+        let fds: Vec<BorrowedFd<'_>> = rules.iter().map(AsFd::as_fd).collect();
+        match self.request(&setup, &fds).await? {
+            (Reply::Ready { pid }, _) => Ok(pid),
+            _ => Err(Error::Gone),
+        }
+    }
+
+    /// The helper ends before it can answer when the kernel refuses it
+    /// something; it says what on its standard error.
+    async fn why_gone(&self, stderr: Option<ChildStderr>) -> Error {
+        let mut said = Vec::new();
+        if let Some(stderr) = stderr {
+            let reading = stderr.take(4096);
+            let _ = timeout(SET_UP_DEADLINE, async {
+                { reading }.read_to_end(&mut said).await
+            })
+            .await;
+        }
+        let said = String::from_utf8_lossy(&said).trim().to_owned();
+        let status = timeout(SET_UP_DEADLINE, async {
+            self.outer.lock().await.wait().await
+        })
+        .await;
+        match status {
+            Ok(Ok(status)) if status.code() == Some(FORBIDDEN.into()) => Error::Forbidden(said),
+            _ => Error::Helper(format!("the namespace's helper ended: {said}")),
         }
     }
 
@@ -242,11 +290,25 @@ impl Namespace {
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Option<OwnedFd>), Error> {
         let mut replies = self.replies.lock().await;
-        protocol::send_async(&self.socket, request, fds).await?;
-        match replies.recv().await {
-            None => Err(Error::Gone),
-            Some((Reply::Failed { message }, _)) => Err(Error::Helper(message)),
-            Some(reply) => Ok(reply),
+        replies.last += 1;
+        let number = replies.last;
+        let message = Numbered {
+            number,
+            message: request,
+        };
+        protocol::send_async(&self.socket, &message, fds).await?;
+        loop {
+            match replies.receiver.recv().await {
+                None => return Err(Error::Gone),
+                // Somebody stopped waiting for this one.
+                Some((reply, _)) if reply.number != number => {}
+                Some((reply, fd)) => {
+                    return match reply.message {
+                        Reply::Failed { message } => Err(Error::Helper(message)),
+                        message => Ok((message, fd)),
+                    };
+                }
+            }
         }
     }
 }
@@ -261,16 +323,26 @@ impl Drop for Namespace {
 /// Where programs of the host are looked for, whatever our own environment.
 pub const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// A text as a file, for a process that reads it.
+fn in_memory(text: &str) -> io::Result<OwnedFd> {
+    use io::{Seek as _, Write as _};
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let mut file = std::fs::File::from(rustix::fs::memfd_create("rules", flags)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
 async fn read_replies(
     socket: Arc<UnixStream>,
-    replies: mpsc::Sender<(Reply, Option<OwnedFd>)>,
+    replies: mpsc::UnboundedSender<(Numbered<Reply>, Option<OwnedFd>)>,
     exited: watch::Sender<Option<ExitStatus>>,
 ) {
     // Any failure ends the task; both channels then tell that the helper is gone.
-    while let Ok(Some((reply, fds))) = protocol::receive_async::<Reply>(&socket).await {
-        if let Reply::Exited { status } = reply {
+    while let Ok(Some((reply, fds))) = protocol::receive_async::<Numbered<Reply>>(&socket).await {
+        if let Reply::Exited { status } = reply.message {
             exited.send_replace(Some(status));
-        } else if replies.send((reply, fds.into_iter().next())).await.is_err() {
+        } else if replies.send((reply, fds.into_iter().next())).is_err() {
             return;
         }
     }

@@ -24,11 +24,9 @@ const MAX_FDS: usize = 8;
 /// From kiln to the helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// The first one: make the place what it should be.
-    Setup {
-        ruleset: Option<String>,
-        resolv_conf: Option<PathBuf>,
-    },
+    /// The first one: make the place what it should be. nft's rules come as a
+    /// descriptor, because a host may have thousands of addresses.
+    Setup { rules: bool, files: Files },
     /// Start the process; its descriptors come with the packet.
     Spawn {
         argv: Vec<String>,
@@ -41,6 +39,26 @@ pub(super) enum Request {
     Connect { address: SocketAddr },
     /// Listen and answer with the descriptor.
     Listen { address: SocketAddr },
+}
+
+/// What is to be seen of the host inside, besides its programs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Files {
+    /// Read-only, at the same path.
+    pub visible: Vec<PathBuf>,
+    /// The one directory that may be written, at the same path.
+    pub own: Option<PathBuf>,
+    /// The text of `/etc/resolv.conf`.
+    pub resolv_conf: Option<String>,
+}
+
+/// A request with a number.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Numbered<T> {
+    /// Of the request that is answered, so that the answer to one that nobody
+    /// waits for any more is not taken for another's.
+    pub number: u64,
+    pub message: T,
 }
 
 /// From the helper to kiln: one reply per request, and `Exited` at any time.

@@ -24,20 +24,13 @@ pub enum CheckError {
 /// [`CheckError`], with what the host's programs said.
 pub async fn check(helper: &Path) -> Result<(), CheckError> {
     let rules = |error: String| CheckError::Rules(error);
-    let dir = tempfile::tempdir().map_err(|error| rules(error.to_string()))?;
-    let resolv_conf = dir.path().join("resolv.conf");
-    std::fs::write(&resolv_conf, filter::resolv_conf())
-        .map_err(|error| rules(error.to_string()))?;
     let ruleset = filter::ruleset(&[])
         .map_err(|error| rules(format!("the host's routes can't be read: {error}")))?;
-    let namespace = Namespace::create(&namespace::Config {
-        helper: helper.to_owned(),
-        isolation: Isolation::Namespaces,
-        ruleset: Some(ruleset),
-        resolv_conf: Some(resolv_conf),
-    })
-    .await
-    .map_err(|error| rules(error.to_string()))?;
+    let mut config = namespace::Config::new(helper.to_owned(), Isolation::Namespaces);
+    config.ruleset = Some(ruleset);
+    config.files.resolv_conf = Some(filter::resolv_conf());
+    let namespace = Namespace::create(&config).await;
+    let namespace = namespace.map_err(|error| rules(error.to_string()))?;
     let uplink = Uplink::start(namespace.init_pid()).await;
     let result = match uplink {
         Ok(mut uplink) => {

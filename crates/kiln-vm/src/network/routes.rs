@@ -5,6 +5,10 @@ use std::net::Ipv4Addr;
 
 use super::filter::Cidr;
 
+/// A network of a shorter prefix is a way to the internet (a VPN's two halves
+/// of it), not a network around this host.
+const SHORTEST: u32 = 8;
+
 /// Everything that this host is connected to, IPv4. The guest has no IPv6.
 pub(super) fn connected() -> std::io::Result<Vec<Cidr>> {
     let routes = std::fs::read_to_string("/proc/net/route")?;
@@ -36,7 +40,7 @@ fn connected_network(row: &str) -> Option<Cidr> {
     };
     let (network, gateway, mask) = (hex(1)?, hex(2)?, hex(7)?);
     let prefix = mask.count_ones();
-    (gateway == 0 && prefix > 0).then(|| (Ipv4Addr::from(network.to_ne_bytes()), prefix))
+    (gateway == 0 && prefix >= SHORTEST).then(|| (Ipv4Addr::from(network.to_ne_bytes()), prefix))
 }
 
 /// The leaves of /proc/net/fib_trie that are `LOCAL`.

@@ -20,9 +20,9 @@ use std::{
 
 use rustix::pipe::PipeFlags;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::unix::pipe,
-    process::{Child, Command},
+    process::{Child, ChildStderr, Command},
     time::{Duration, timeout},
 };
 
@@ -66,12 +66,17 @@ impl Uplink {
             .stdin(Stdio::from(ready_theirs))
             .stdout(Stdio::from(OwnedFd::from(alive_theirs)))
             .stderr(Stdio::piped())
+            // Ctrl-C on the terminal is for kiln alone.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("slirp4netns, the guest's uplink, did not start: {error}; install the package slirp4netns, or run without network"))?;
         let mut byte = [0];
         let answered = timeout(READY_DEADLINE, ready.read_exact(&mut byte)).await;
         if matches!(answered, Ok(Ok(_))) {
+            if let Some(stderr) = child.stderr.take() {
+                tokio::spawn(tell(stderr));
+            }
             let uplink = Self {
                 child,
                 _alive: alive,
@@ -102,5 +107,14 @@ impl Uplink {
     /// Ends it and waits.
     pub async fn stop(&mut self) {
         let _ = self.child.kill().await;
+    }
+}
+
+/// Passes what it says on to the operator, line by line; unread it would fill
+/// its pipe and stand still.
+async fn tell(stderr: ChildStderr) {
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        tracing::debug!("slirp4netns: {line}");
     }
 }

@@ -138,14 +138,10 @@ fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
 
 async fn boot(probe: &Probe, kernel: &Path) -> Result<(), String> {
     let refused = |what: String| format!("KVM was tried and does not work here: {what}");
-    let namespace = Namespace::create(&namespace::Config {
-        helper: probe.helper.clone(),
-        isolation: probe.isolation,
-        ruleset: None,
-        resolv_conf: None,
-    })
-    .await
-    .map_err(|error| refused(error.to_string()))?;
+    let mut config = namespace::Config::new(probe.helper.clone(), probe.isolation);
+    config.files.visible = vec![kernel.to_owned()];
+    let namespace = Namespace::create(&config).await;
+    let namespace = namespace.map_err(|error| refused(error.to_string()))?;
     let (console, stdout) = pipe_pair().map_err(|error| refused(error.to_string()))?;
     let (words, stderr) = pipe_pair().map_err(|error| refused(error.to_string()))?;
     let process = Process {

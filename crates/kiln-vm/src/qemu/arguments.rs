@@ -7,12 +7,32 @@
 
 use std::path::{Component, Path, PathBuf};
 
-/// Options that describe hardware or say nothing of the host, with a value.
-const WITH_VALUE: &[&str] = &[
-    "-append", "-boot", "-cpu", "-global", "-m", "-machine", "-M", "-name", "-rtc", "-smbios",
-    "-vga",
+/// Options whose value is free: it is for the guest's own eyes.
+const FREE: &[&str] = &["-append", "-cpu", "-m"];
+/// Options whose value is a list of `name=value`, and the names that an image
+/// may use. A first word without `=` is a type.
+const LISTS: &[(&str, &[&str])] = &[
+    ("-boot", &["menu", "once", "order", "strict"]),
+    ("-machine", MACHINE),
+    ("-M", MACHINE),
+    ("-rtc", &["base", "clock", "driftfix"]),
+    ("-vga", &[]),
 ];
-/// The same without a value.
+const MACHINE: &[&str] = &[
+    "acpi",
+    "gic-version",
+    "graphics",
+    "highmem",
+    "hpet",
+    "its",
+    "kernel-irqchip",
+    "smm",
+    "type",
+    "usb",
+    "virtualization",
+    "vmport",
+];
+/// Options without a value.
 const BARE: &[&str] = &[
     "-no-acpi",
     "-no-hpet",
@@ -26,6 +46,7 @@ const OURS: &[(&str, usize)] = &[
     ("-enable-kvm", 0),
     ("-nographic", 0),
     ("-display", 1),
+    ("-name", 1),
     ("-serial", 1),
     ("-no-reboot", 0),
     ("-snapshot", 0),
@@ -33,18 +54,19 @@ const OURS: &[(&str, usize)] = &[
 ];
 /// Options whose value is a file to read.
 const FILES: &[&str] = &["-bios", "-dtb", "-initrd", "-kernel"];
-/// Devices by the beginning of their names.
+/// Devices of a guest's own hardware.
 const DEVICES: &[&str] = &[
+    "VGA",
     "ahci",
     "e1000",
+    "e1000e",
     "i6300esb",
-    "ich9-",
+    "ich9-ahci",
     "ide-cd",
     "ide-hd",
-    "isa-",
     "nec-usb-xhci",
     "nvme",
-    "pcie-",
+    "pcie-root-port",
     "pvpanic",
     "qemu-xhci",
     "ramfb",
@@ -55,7 +77,10 @@ const DEVICES: &[&str] = &[
     "usb-kbd",
     "usb-mouse",
     "usb-tablet",
-    "VGA",
+    "virtio-vga",
+];
+/// The same, whose names end with the bus that they are on.
+const BUS_DEVICES: &[&str] = &[
     "virtio-balloon",
     "virtio-blk",
     "virtio-gpu",
@@ -63,21 +88,45 @@ const DEVICES: &[&str] = &[
     "virtio-net",
     "virtio-rng",
     "virtio-scsi",
-    "virtio-vga",
 ];
-/// Properties of a device that name something of the host.
-const HOST_PROPERTIES: &[&str] = &[
-    "chardev",
-    "drive-file",
-    "file",
-    "filename",
-    "hostbus",
-    "hostaddr",
-    "hostdevice",
-    "loadvm",
-    "path",
-    "romfile",
-    "bios",
+const BUSES: &[&str] = &[
+    "-ccw",
+    "-device",
+    "-pci",
+    "-pci-non-transitional",
+    "-pci-transitional",
+];
+/// Properties of a device that say nothing of the host.
+const PROPERTIES: &[&str] = &[
+    "addr",
+    "bootindex",
+    "bus",
+    "chassis",
+    "disable-legacy",
+    "disable-modern",
+    "drive",
+    "id",
+    "iommu_platform",
+    "logical_block_size",
+    "lun",
+    "mac",
+    "max-bytes",
+    "max_outputs",
+    "multifunction",
+    "netdev",
+    "num-queues",
+    "period",
+    "physical_block_size",
+    "port",
+    "rng",
+    "scsi-id",
+    "serial",
+    "slot",
+    "unit",
+    "vectors",
+    "write-cache",
+    "xres",
+    "yres",
 ];
 /// Options of a disk's `-drive` that an image may choose.
 const DRIVE_OPTIONS: &[&str] = &[
@@ -145,8 +194,14 @@ pub fn check(arguments: &[String], dir: &Path) -> Result<Checked, String> {
             checked.words.push(option.to_owned());
             continue;
         }
-        let value = if WITH_VALUE.contains(&option) {
-            plain_value(option, value()?)?
+        let names = LISTS.iter().find(|(list, _)| *list == option);
+        let value = if FREE.contains(&option) {
+            value()?
+        } else if let Some((_, names)) = names {
+            match list(option, &value()?, names)? {
+                value if value.is_empty() => continue,
+                value => value,
+            }
         } else if FILES.contains(&option) {
             file(option, &value()?, dir)?
         } else if option == "-device" {
@@ -197,65 +252,52 @@ pub fn check_drive(options: &str) -> Result<String, String> {
     Ok(options.to_owned())
 }
 
-/// `-machine` can name an accelerator and firmware, `-smbios` a file.
-fn plain_value(option: &str, value: String) -> Result<String, String> {
-    let forbidden = |part: &&str| {
-        let name = part.split_once('=').map_or(*part, |(name, _)| name);
-        let host = [
-            "file", "dtb", "kernel", "initrd", "firmware", "shmem", "dumpdtb", "pflash0", "pflash1",
-        ];
-        (option == "-smbios" && matches!(name, "file" | "path"))
-            || (option == "-boot" && name == "splash")
-            || (option == "-global" && sets_host_property(part))
-            || (matches!(option, "-M" | "-machine") && host.contains(&name))
-    };
-    if let Some(part) = value.split(',').find(forbidden) {
-        return Err(format!(
-            "`functions` gives QEMU's {option} `{part}`, which names a file of the host"
-        ));
+/// A list of names that an image may use. The accelerator is kiln's to choose.
+fn list(option: &str, value: &str, names: &[&str]) -> Result<String, String> {
+    let mut kept = Vec::new();
+    for (index, part) in value.split(',').enumerate() {
+        match part.split_once('=') {
+            Some(("accel", _)) if names == MACHINE => {}
+            Some((name, _)) if names.contains(&name) => kept.push(part),
+            None if index == 0 => kept.push(part),
+            _ => {
+                return Err(format!(
+                    "`functions` gives QEMU's {option} `{part}`, which kiln does not give to images"
+                ));
+            }
+        }
     }
-    if matches!(option, "-M" | "-machine") {
-        // The accelerator is kiln's to choose.
-        let parts: Vec<&str> = value
-            .split(',')
-            .filter(|part| !part.starts_with("accel="))
-            .collect();
-        return Ok(parts.join(","));
-    }
-    Ok(value)
-}
-
-/// `DEVICE.PROPERTY=VALUE`, or `property=PROPERTY` among three parts: for
-/// devices of kiln's own, too.
-fn sets_host_property(part: &str) -> bool {
-    let (name, value) = part.split_once('=').unwrap_or((part, ""));
-    let property = if name == "property" {
-        value
-    } else {
-        name.rsplit('.').next().unwrap_or(name)
-    };
-    HOST_PROPERTIES.contains(&property)
+    Ok(kept.join(","))
 }
 
 fn device(value: String) -> Result<String, String> {
     let mut parts = value.split(',');
     let name = parts.next().unwrap_or_default();
-    let name = name.strip_prefix("driver=").unwrap_or(name);
-    if !DEVICES.iter().any(|known| name.starts_with(known)) {
+    if !is_harmless(name) {
         return Err(format!(
             "`functions` asks for the device `{name}`, which kiln does not give to images"
         ));
     }
-    let host = parts.find(|part| match part.split_once('=') {
-        Some((name, value)) => HOST_PROPERTIES.contains(&name) && !value.is_empty(),
-        None => false,
-    });
-    match host {
+    let plain = |part: &str| match part.split_once('=') {
+        // No ROM is what keeps a card from reading one.
+        Some(("romfile", value)) => value.is_empty(),
+        Some((name, _)) => PROPERTIES.contains(&name),
+        None => PROPERTIES.contains(&part),
+    };
+    match parts.find(|part| !plain(part)) {
         Some(part) => Err(format!(
-            "`functions` gives the device `{name}` `{part}`, which names something of the host"
+            "`functions` gives the device `{name}` `{part}`, which kiln does not give to images"
         )),
         None => Ok(value),
     }
+}
+
+fn is_harmless(device: &str) -> bool {
+    let on_a_bus = |base: &&str| {
+        let bus = device.strip_prefix(*base);
+        bus.is_some_and(|bus| BUSES.contains(&bus))
+    };
+    DEVICES.contains(&device) || BUS_DEVICES.iter().any(on_a_bus)
 }
 
 /// Firmware in flash, read-only and raw: what aarch64 images boot with.
@@ -392,6 +434,12 @@ mod tests {
             "-global virtio-rng-pci.romfile=/etc/passwd",
             "-global driver=virtio-rng-pci,property=romfile,value=/etc/passwd",
             "-machine q35,dumpdtb=/x",
+            "-device usb-tablet,driver=usb-mtp,rootdir=/",
+            "-device driver=usb-mtp,rootdir=/",
+            "-device virtio-gpu-rutabaga,wayland-socket-path=/x",
+            "-device virtio-serial-pci",
+            "-machine q35,boot.splash=/etc/passwd",
+            "-boot splash=/etc/passwd",
             "-sandbox off",
             "-incoming exec:id",
             "-D /tmp/x",

@@ -156,8 +156,8 @@ fn adapt(words: Vec<String>, kvm: bool) -> impl Iterator<Item = String> {
     let mut after_cpu = false;
     words.into_iter().map(move |word| {
         let is_model = std::mem::replace(&mut after_cpu, word == "-cpu");
-        if is_model && !kvm && word == "host" {
-            "max".to_owned()
+        if is_model && !kvm && (word == "host" || word.starts_with("host,")) {
+            word.replacen("host", "max", 1)
         } else {
             word
         }

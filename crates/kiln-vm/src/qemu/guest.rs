@@ -53,7 +53,8 @@ pub(super) struct Running {
     /// The port on the host where there is no namespace.
     pub host_port: Option<u16>,
     pub uplink: Mutex<Option<Uplink>>,
-    pub forwards: Forwards,
+    /// Carried as long as the guest lives.
+    pub _forwards: Forwards,
     pub functions: Functions,
     pub image: Image,
     pub dir: PathBuf,
@@ -87,7 +88,6 @@ impl Running {
         if let Some(mut uplink) = self.uplink.lock().await.take() {
             uplink.stop().await;
         }
-        let _ = &self.forwards;
     }
 }
 
@@ -171,9 +171,14 @@ impl QemuGuest {
             .get_or_try_init(|| self.serve_control())
             .await?;
         let running = &self.running;
-        let called = running
-            .functions
-            .call(call, GUEST_PORT, &running.image.arch, socket, &**running, output);
+        let called = running.functions.call(
+            call,
+            GUEST_PORT,
+            &running.image.arch,
+            socket,
+            &**running,
+            output,
+        );
         let called = tokio::select! {
             called = called => called,
             gone = running.gone() => return Err(GuestError::Gone(gone)),
@@ -246,7 +251,9 @@ impl Guest for QemuGuest {
             session = timeout(RELOGIN, login) => session.map_err(|_| GuestError::Login)?,
             gone = running.gone() => return Err(GuestError::Gone(gone)),
         };
-        session.remember_login().await?;
+        // An answer that takes longer than a login counts as none: the next
+        // question then finds another one, and a new login is due.
+        let _ = timeout(FRESHNESS, session.remember_login()).await;
         self.replace_session(session);
         Ok(())
     }

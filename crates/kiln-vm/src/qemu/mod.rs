@@ -87,11 +87,11 @@ impl QemuMachine {
     /// [`StartError`].
     pub async fn start_guest(&self, spec: &GuestSpec) -> Result<Arc<QemuGuest>, StartError> {
         let mut watch = Stopwatch::start();
-        let (functions, request) = self.ask(spec).await?;
+        let (functions, request, size) = self.ask(spec).await?;
         watch.lap("functions");
         if let Some(templates) = &self.templates {
             match templates
-                .start(&self.boot(&functions, &request, spec))
+                .start(&self.boot(&functions, &request, size, spec))
                 .await
             {
                 Ok(Some(guest)) => return Ok(guest),
@@ -102,7 +102,7 @@ impl QemuMachine {
                 }
             }
         }
-        let origin = Origin::cold(&spec.image);
+        let origin = Origin::cold(&spec.image, size);
         let started = self.launch(&functions, &request, spec, origin).await?;
         watch.lap("namespace, uplink, QEMU");
         match self.first_login(&started).await {
@@ -126,9 +126,9 @@ impl QemuMachine {
         let Some(templates) = &self.templates else {
             return Ok(());
         };
-        let (functions, request) = self.ask(spec).await.map_err(|error| error.to_string())?;
+        let (functions, request, size) = self.ask(spec).await.map_err(|error| error.to_string())?;
         match templates
-            .prepare(&self.boot(&functions, &request, spec))
+            .prepare(&self.boot(&functions, &request, size, spec))
             .await
         {
             Ok(_) => Ok(()),
@@ -137,28 +137,31 @@ impl QemuMachine {
         }
     }
 
-    /// What the image wants to be booted with.
-    async fn ask(&self, spec: &GuestSpec) -> Result<(Functions, BootRequest), StartError> {
-        start::check_disk(&spec.image, &spec.dir)?;
+    /// What the image wants to be booted with, and its disk's size.
+    async fn ask(&self, spec: &GuestSpec) -> Result<(Functions, BootRequest, u64), StartError> {
         let functions = Functions {
             kvm: self.kvm_for(&spec.image),
             ..self.functions(&spec.image.base, &spec.image.dir)
         };
         let request = functions.boot(&spec.image.arch).await;
         let request = request.map_err(|error| StartError::Image(error.to_string()))?;
-        Ok((functions, request))
+        // After the script, which may change it.
+        let size = start::check_disk(&spec.image, &spec.dir)?;
+        Ok((functions, request, size))
     }
 
     fn boot<'a>(
         &'a self,
         functions: &'a Functions,
         request: &'a BootRequest,
+        size: u64,
         spec: &'a GuestSpec,
     ) -> template::Boot<'a> {
         template::Boot {
             machine: self,
             functions,
             request,
+            size,
             spec,
         }
     }

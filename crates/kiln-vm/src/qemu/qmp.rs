@@ -58,10 +58,17 @@ pub struct Events {
     pub disk_full: bool,
 }
 
+/// Answers carry the number of their request: one that nobody waits for any
+/// more is not taken for the next one's.
+struct Answers {
+    receiver: mpsc::Receiver<Value>,
+    last: u64,
+}
+
 /// A connection.
 pub struct Qmp {
     write: Mutex<OwnedWriteHalf>,
-    answers: Mutex<mpsc::Receiver<Value>>,
+    answers: Mutex<Answers>,
     events: watch::Receiver<Events>,
     reader: JoinHandle<()>,
 }
@@ -73,12 +80,12 @@ impl Qmp {
     /// [`QmpError`].
     pub async fn connect(stream: UnixStream) -> Result<Arc<Self>, QmpError> {
         let (read, write) = stream.into_split();
-        let (answer_tx, answers) = mpsc::channel(4);
+        let (answer_tx, receiver) = mpsc::channel(64);
         let (event_tx, events) = watch::channel(Events::default());
         let reader = tokio::spawn(read_lines(read, answer_tx, event_tx));
         let qmp = Self {
             write: Mutex::new(write),
-            answers: Mutex::new(answers),
+            answers: Mutex::new(Answers { receiver, last: 0 }),
             events,
             reader,
         };
@@ -96,9 +103,9 @@ impl Qmp {
         arguments: Value,
     ) -> Result<Value, QmpError> {
         let mut answers = self.answers.lock().await;
-        let line = request(command, &arguments);
+        let line = answers.request(command, &arguments);
         self.write.lock().await.write_all(&line).await?;
-        Self::answer(&mut answers, command).await
+        answers.answer(command).await
     }
 
     /// Gives QEMU a descriptor under this name, for `fd:NAME`.
@@ -108,7 +115,7 @@ impl Qmp {
     pub async fn give(&self, name: &str, fd: BorrowedFd<'_>) -> Result<(), QmpError> {
         const COMMAND: &str = "getfd";
         let mut answers = self.answers.lock().await;
-        let line = request(COMMAND, &json!({ "fdname": name }));
+        let line = answers.request(COMMAND, &json!({ "fdname": name }));
         let write = self.write.lock().await;
         let stream: &UnixStream = write.as_ref();
         let sent = stream.async_io(tokio::io::Interest::WRITABLE, || {
@@ -124,25 +131,7 @@ impl Qmp {
         if sent.await? < line.len() {
             return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
-        Self::answer(&mut answers, COMMAND).await.map(drop)
-    }
-
-    async fn answer(
-        answers: &mut mpsc::Receiver<Value>,
-        command: &'static str,
-    ) -> Result<Value, QmpError> {
-        let answer = timeout(ANSWER_DEADLINE, answers.recv())
-            .await
-            .map_err(|_| QmpError::Silent)?
-            .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
-        match answer.get("error") {
-            None => Ok(answer.get("return").cloned().unwrap_or(Value::Null)),
-            Some(error) => {
-                let reason = error.get("desc").and_then(Value::as_str);
-                let reason = reason.unwrap_or("no reason given").to_owned();
-                Err(QmpError::Refused { command, reason })
-            }
-        }
+        answers.answer(COMMAND).await.map(drop)
     }
 
     /// A command of the human monitor; its answer is text.
@@ -176,10 +165,38 @@ impl Drop for Qmp {
     }
 }
 
-fn request(command: &str, arguments: &Value) -> Vec<u8> {
-    let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
-    line.push('\n');
-    line.into_bytes()
+impl Answers {
+    fn request(&mut self, command: &str, arguments: &Value) -> Vec<u8> {
+        self.last += 1;
+        let request = json!({ "execute": command, "arguments": arguments, "id": self.last });
+        let mut line = request.to_string();
+        line.push('\n');
+        line.into_bytes()
+    }
+
+    async fn answer(&mut self, command: &'static str) -> Result<Value, QmpError> {
+        let answer = timeout(ANSWER_DEADLINE, self.next())
+            .await
+            .map_err(|_| QmpError::Silent)?
+            .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        match answer.get("error") {
+            None => Ok(answer.get("return").cloned().unwrap_or(Value::Null)),
+            Some(error) => {
+                let reason = error.get("desc").and_then(Value::as_str);
+                let reason = reason.unwrap_or("no reason given").to_owned();
+                Err(QmpError::Refused { command, reason })
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            let answer = self.receiver.recv().await?;
+            if answer.get("id").and_then(Value::as_u64) == Some(self.last) {
+                return Some(answer);
+            }
+        }
+    }
 }
 
 async fn read_lines(
@@ -210,16 +227,19 @@ async fn read_lines(
             }),
             Some("GUEST_PANICKED") => events.send_modify(|events| events.panicked = true),
             Some("BLOCK_IO_ERROR") => events.send_modify(|events| {
-                let full = message.pointer("/data/nospace").and_then(Value::as_bool);
-                events.disk_full |= full.unwrap_or(false);
+                // `nospace` is there only where QEMU would stop the guest for it.
+                let reason = message.pointer("/data/reason").and_then(Value::as_str);
+                let nospace = message.pointer("/data/nospace") == Some(&Value::Bool(true));
+                events.disk_full |= nospace || reason == Some("No space left on device");
             }),
             Some(_) => {}
             None if message.get("QMP").is_some() => {}
-            None => {
-                if answers.send(message).await.is_err() {
-                    return;
-                }
-            }
+            // Nobody waits for what doesn't fit; a QEMU that floods us with
+            // answers shall not hold back its events.
+            None => match answers.try_send(message) {
+                Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
+                Err(mpsc::error::TrySendError::Closed(_)) => return,
+            },
         }
     }
 }
@@ -247,14 +267,21 @@ mod tests {
     #[tokio::test]
     async fn events_come_between_answers() {
         let lines =
-            b"{\"QMP\":{}}\n{\"event\":\"SHUTDOWN\",\"data\":{\"guest\":true}}\n{\"return\":{}}\n";
+            b"{\"QMP\":{}}\n{\"event\":\"SHUTDOWN\",\"data\":{\"guest\":true}}\n{\"return\":{},\"id\":1}\n";
         let qmp = qemu_that_says(lines).await.unwrap();
         assert!(qmp.events().shut_down);
     }
 
     #[tokio::test]
+    async fn a_full_disk_of_the_host_is_noticed() {
+        let lines = b"{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"reason\":\"No space left on device\"}}\n{\"return\":{},\"id\":1}\n";
+        let qmp = qemu_that_says(lines).await.unwrap();
+        assert!(qmp.events().disk_full);
+    }
+
+    #[tokio::test]
     async fn a_refusal_carries_the_reason() {
-        let lines = b"{\"error\":{\"desc\":\"not now\"}}\n";
+        let lines = b"{\"return\":{},\"id\":0}\n{\"error\":{\"desc\":\"not now\"},\"id\":1}\n";
         let refused = qemu_that_says(lines).await.err().unwrap();
         assert_eq!(
             refused.to_string(),

@@ -34,67 +34,90 @@ pub(super) async fn first_login(
     reason: &mut &'static str,
 ) -> Session {
     loop {
-        let Some(stream) = guest.dial().await else {
-            sleep(LOOK).await;
-            continue;
-        };
-        if !answered(&stream, qmp, guest_port).await {
-            sleep(LOOK).await;
-            continue;
-        }
-        match Session::login(stream).await {
-            Ok(session) => return session,
-            Err(error) => {
-                *reason = match error {
-                    LoginError::Handshake => {
-                        "its SSH server closes the connection or never finishes the handshake"
-                    }
-                    LoginError::Protocol => "its SSH server speaks no sense",
-                    LoginError::Refused => "its user `build` may not log in with an empty password",
-                };
-                tracing::debug!(%error, "login");
-                sleep(LOOK).await;
+        // An older session of ours looks the same in QEMU's table.
+        let before = accepted_by_guest(qmp, guest_port).await;
+        if let Some(stream) = guest.dial().await {
+            match answer(&stream, qmp, guest_port, before).await {
+                Answer::Spoke => match Session::login(stream).await {
+                    Ok(session) => return session,
+                    Err(error) => *reason = words(error),
+                },
+                Answer::Closed => *reason = "its SSH server closes the connection",
+                Answer::Silent => *reason = "its SSH server accepts and says nothing",
+                Answer::Unheard => {}
             }
         }
+        sleep(LOOK).await;
     }
 }
 
-/// Whether the guest's SSH server said something on this attempt.
-async fn answered(stream: &TcpStream, qmp: &Qmp, guest_port: u16) -> bool {
+fn words(error: LoginError) -> &'static str {
+    match error {
+        LoginError::Handshake => {
+            "its SSH server closes the connection or never finishes the handshake"
+        }
+        LoginError::Protocol => "its SSH server speaks no sense",
+        LoginError::Refused => "its user `build` may not log in with an empty password",
+    }
+}
+
+/// What became of an attempt.
+enum Answer {
+    /// The guest's server said something.
+    Spoke,
+    /// It closed the connection, or nobody listens yet.
+    Closed,
+    /// It accepted and said nothing for too long.
+    Silent,
+    /// The guest has not even accepted it.
+    Unheard,
+}
+
+/// Waits for the guest's server on this attempt; `before` connections were
+/// accepted before it.
+async fn answer(stream: &TcpStream, qmp: &Qmp, guest_port: u16, before: usize) -> Answer {
     let started = Instant::now();
     let mut first = [0];
     loop {
         tokio::select! {
-            peeked = stream.peek(&mut first) => return matches!(peeked, Ok(1..)),
+            peeked = stream.peek(&mut first) => return match peeked {
+                Ok(1..) => Answer::Spoke,
+                _ => Answer::Closed,
+            },
             () = sleep(LOOK) => {}
         }
         if started.elapsed() < UNANSWERED {
             continue;
         }
-        let accepted = match qmp.monitor("info usernet").await {
-            Ok(table) => accepted(&table, guest_port),
-            Err(_) => return false,
-        };
-        if !accepted || started.elapsed() > SILENT {
-            return false;
+        if accepted_by_guest(qmp, guest_port).await <= before {
+            return Answer::Unheard;
+        }
+        if started.elapsed() > SILENT {
+            return Answer::Silent;
         }
     }
 }
 
-/// Whether the guest has accepted a connection to this port.
+async fn accepted_by_guest(qmp: &Qmp, guest_port: u16) -> usize {
+    let table = qmp.monitor("info usernet").await;
+    table.map_or(0, |table| accepted(&table, guest_port))
+}
+
+/// How many connections to this port the guest has accepted.
 ///
 /// Rows of `info usernet`: protocol and state, descriptor, source address and
 /// port, destination address and port, two queues.
-fn accepted(table: &str, guest_port: u16) -> bool {
+fn accepted(table: &str, guest_port: u16) -> usize {
     let port = guest_port.to_string();
-    table.lines().any(|row| {
+    let is_accepted = |row: &&str| {
         let words: Vec<&str> = row.split_whitespace().collect();
         words.first() == Some(&"TCP[ESTABLISHED]")
             && words
                 .get(4)
                 .is_some_and(|address| address.starts_with("10.0.2."))
             && words.get(5) == Some(&port.as_str())
-    })
+    };
+    table.lines().filter(is_accepted).count()
 }
 
 /// The port that the kernel chose for the guest's SSH, where QEMU has no
@@ -120,10 +143,10 @@ mod tests {
 
     #[test]
     fn an_attempt_counts_once_the_guest_has_accepted_it() {
-        assert!(!accepted(TABLE, 22));
+        assert_eq!(accepted(TABLE, 22), 0);
         let established = TABLE.replace("SYN_SENT", "ESTABLISHED");
-        assert!(accepted(&established, 22));
-        assert!(!accepted(&established, 2022));
+        assert_eq!(accepted(&established, 22), 1);
+        assert_eq!(accepted(&established, 2022), 0);
     }
 
     #[test]

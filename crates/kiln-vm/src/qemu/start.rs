@@ -43,15 +43,18 @@ pub(super) struct Origin {
     pub incoming: bool,
     /// What the disk's writable layer lies over.
     pub disk: PathBuf,
+    /// How large the guest sees it, in bytes.
+    pub size: u64,
 }
 
 impl Origin {
     /// A boot from the image's disk.
-    pub fn cold(image: &Image) -> Self {
+    pub fn cold(image: &Image, size: u64) -> Self {
         Self {
             ram: None,
             incoming: false,
             disk: image.disk(),
+            size,
         }
     }
 }
@@ -74,8 +77,10 @@ impl QemuMachine {
     ) -> Result<Started, StartError> {
         let (ram, memory) = origin.ram.unzip();
         let line = self.command_line(request, spec, memory, origin.incoming)?;
-        let ((), namespace) =
-            tokio::try_join!(overlay(&origin.disk, &spec.dir), self.namespace(spec))?;
+        let ((), namespace) = tokio::try_join!(
+            overlay(&origin.disk, origin.size, &spec.dir),
+            self.namespace(spec, origin.disk.parent())
+        )?;
         let (uplink, forwards) = connect(&namespace, &spec.network, self.isolation).await?;
         let guest_port = line.guest_port;
         let qemu = execute(&namespace, line, &spec.dir, ram).await?;
@@ -90,7 +95,7 @@ impl QemuMachine {
             guest_port,
             host_port,
             uplink: Mutex::new(uplink),
-            forwards,
+            _forwards: forwards,
             functions: functions.clone(),
             image: spec.image.clone(),
             dir: spec.dir.clone(),
@@ -122,27 +127,26 @@ impl QemuMachine {
         }
     }
 
-    async fn namespace(&self, spec: &GuestSpec) -> Result<Namespace, StartError> {
-        let (mut ruleset, mut resolv_conf) = (None, None);
+    /// `below` is the disk that the guest's own layer lies over.
+    async fn namespace(
+        &self,
+        spec: &GuestSpec,
+        below: Option<&Path>,
+    ) -> Result<Namespace, StartError> {
+        let mut config = namespace::Config::new(self.helper.clone(), self.isolation);
+        config.files.visible = spec.image.files();
+        config.files.visible.extend(below.map(Path::to_owned));
+        config.files.own = Some(spec.dir.clone());
         if let (Network::Public { allow }, Isolation::Namespaces) = (&spec.network, self.isolation)
         {
             let rules = filter::ruleset(allow).map_err(|error| {
                 StartError::Host(format!("the host's routes can't be read: {error}"))
             })?;
-            let path = spec.dir.join("resolv.conf");
-            std::fs::write(&path, filter::resolv_conf())
-                .map_err(|error| StartError::Host(format!("{}: {error}", path.display())))?;
-            ruleset = Some(rules);
-            resolv_conf = Some(path);
+            config.ruleset = Some(rules);
+            config.files.resolv_conf = Some(filter::resolv_conf());
         }
-        Namespace::create(&namespace::Config {
-            helper: self.helper.clone(),
-            isolation: self.isolation,
-            ruleset,
-            resolv_conf,
-        })
-        .await
-        .map_err(|error| StartError::Host(error.to_string()))
+        let made = Namespace::create(&config).await;
+        made.map_err(|error| StartError::Host(error.to_string()))
     }
 
     /// QEMU's command line for this guest.
@@ -201,10 +205,12 @@ pub(super) fn overlay_path(dir: &Path) -> PathBuf {
 }
 
 /// Checks an image's disk; what lies over it is ours.
-pub(super) fn check_disk(image: &Image, dir: &Path) -> Result<(), StartError> {
-    let disk = image.disk();
-    qcow2::inspect(&disk)
-        .map_err(|refused| StartError::Image(format!("{} {refused}", disk.display())))?;
+///
+/// Gives its virtual size in bytes.
+pub(super) fn check_disk(image: &Image, dir: &Path) -> Result<u64, StartError> {
+    let path = image.disk();
+    let disk = qcow2::inspect(&path)
+        .map_err(|refused| StartError::Image(format!("{} {refused}", path.display())))?;
     let free = rustix::fs::statvfs(dir)
         .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
         .unwrap_or(u64::MAX);
@@ -216,15 +222,17 @@ pub(super) fn check_disk(image: &Image, dir: &Path) -> Result<(), StartError> {
             MIN_DISK_SPACE >> 20
         )));
     }
-    Ok(())
+    Ok(disk.virtual_size)
 }
 
-/// Puts a writable layer over a disk.
-async fn overlay(disk: &Path, dir: &Path) -> Result<(), StartError> {
+/// Puts a writable layer over a disk, which is not opened for that (`-u`): it
+/// is a stranger's, and only the QEMU in its namespace reads it.
+async fn overlay(disk: &Path, size: u64, dir: &Path) -> Result<(), StartError> {
     let output = tokio::process::Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
+        .args(["create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b"])
         .arg(std::path::absolute(disk).unwrap_or_else(|_| disk.to_owned()))
         .arg(overlay_path(dir))
+        .arg(size.to_string())
         .env_clear()
         .env("PATH", SYSTEM_PATH)
         .stdin(Stdio::null())
@@ -236,14 +244,6 @@ async fn overlay(disk: &Path, dir: &Path) -> Result<(), StartError> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    // Without a translation: it was given no locale.
-    if said.contains("Could not open backing image") {
-        return Err(StartError::Image(format!(
-            "{} is damaged: {}",
-            disk.display(),
-            said.trim()
-        )));
-    }
     Err(StartError::Host(format!("qemu-img: {}", said.trim())))
 }
 
@@ -321,6 +321,12 @@ async fn execute(
         Err(error) => {
             namespace.destroy().await;
             let said = errors.lock().map(|tail| tail.said()).unwrap_or_default();
+            // The image's disk lies behind ours.
+            if said.contains("Could not open backing file") {
+                return Err(StartError::Image(format!(
+                    "the image's disk is damaged{said}"
+                )));
+            }
             Err(StartError::Host(format!("{error}{said}")))
         }
     }

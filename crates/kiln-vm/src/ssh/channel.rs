@@ -10,7 +10,7 @@ use crate::machine::{Exec, ExitCode, GuestError, Sink, Stderr, Stdin};
 
 /// How long the output may still come after sshd told the exit status of a
 /// command whose own shell was killed, so that no marker will come.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Runs a command until its process has exited.
 pub(super) async fn run(
@@ -108,7 +108,7 @@ fn command_line(exec: &Exec<'_>, nonce: &str) -> String {
     // The newline before the bracket: the command may end in a comment.
     let _ = write!(
         line,
-        "( {}\n) {stderr} {stdin}; printf '{format}' \"$?\"",
+        "( {}\n) {stderr} {stdin}; s=$?; printf '{format}' \"$s\"; exit \"$s\"",
         exec.command
     );
     line

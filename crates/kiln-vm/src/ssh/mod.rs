@@ -7,6 +7,7 @@
 
 mod channel;
 mod door;
+mod handler;
 mod marker;
 
 use std::{sync::Arc, time::Duration};
@@ -15,11 +16,11 @@ use async_trait::async_trait;
 use russh::{
     Disconnect,
     client::{self, AuthResult, Handle, KeyboardInteractiveAuthResponse},
-    keys::PublicKeyOrCertificate,
 };
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::machine::{Exec, ExitCode, GuestError, Sink};
+use crate::machine::{Bounded, Exec, ExitCode, GuestError, Sink};
+use handler::Deaf;
 
 pub use channel::{Frame, Piped};
 pub use door::Door;
@@ -46,24 +47,14 @@ const MAX_QUESTIONS: usize = 4;
 /// environment. Printed as one line; a fresh login is due when it differs.
 const FINGERPRINT: &str = r#"u=$(id -un); { id "$u"; getent passwd "$u"; cat /etc/environment /etc/security/limits.conf /etc/security/limits.d/* /etc/security/pam_env.conf /etc/pam.d/* /etc/login.defs ~/.pam_environment ~/.ssh/environment; } 2>/dev/null | cksum"#;
 
+/// A checksum and a length; a job may have replaced the program.
+const MAX_FINGERPRINT: usize = 256;
+
 /// One authenticated connection.
 pub struct Session {
-    handle: Handle<AcceptAnyKey>,
+    handle: Handle<Deaf>,
     /// What [`FINGERPRINT`] said when this session logged in.
     fingerprint: tokio::sync::OnceCell<Vec<u8>>,
-}
-
-struct AcceptAnyKey;
-
-impl client::Handler for AcceptAnyKey {
-    type Error = russh::Error;
-
-    async fn check_server_key(
-        &mut self,
-        _key: &PublicKeyOrCertificate,
-    ) -> Result<bool, Self::Error> {
-        Ok(true)
-    }
 }
 
 /// Opens connections to a guest's SSH server.
@@ -98,7 +89,7 @@ impl Session {
             ..client::Config::default()
         };
         let login = async {
-            let mut handle = client::connect_stream(Arc::new(config), stream, AcceptAnyKey)
+            let mut handle = client::connect_stream(Arc::new(config), stream, Deaf)
                 .await
                 .map_err(|error| handshake_error(&error))?;
             if authenticate(&mut handle).await? {
@@ -164,9 +155,9 @@ impl Session {
     }
 
     async fn read_fingerprint(&self) -> Result<Vec<u8>, GuestError> {
-        let mut line = Vec::new();
+        let mut line = Bounded::new(MAX_FINGERPRINT);
         self.exec(Exec::new(FINGERPRINT), &mut line).await?;
-        Ok(line)
+        Ok(line.bytes)
     }
 
     /// Says goodbye.
@@ -200,7 +191,7 @@ fn handshake_error(error: &russh::Error) -> LoginError {
 
 /// Tries what an empty password may be called: no authentication at all, a
 /// password, a question and its answer.
-async fn authenticate(handle: &mut Handle<AcceptAnyKey>) -> Result<bool, LoginError> {
+async fn authenticate(handle: &mut Handle<Deaf>) -> Result<bool, LoginError> {
     let none = handle.authenticate_none(USER).await;
     if succeeded(&none)? {
         return Ok(true);

@@ -7,14 +7,14 @@
 use std::{collections::HashSet, io, path::Path};
 
 use async_trait::async_trait;
-use kiln_vm::machine::{Exec, Guest, GuestError, Sink, Stderr, Stdin};
+use kiln_vm::machine::{Bounded, Exec, Guest, GuestError, Sink, Stderr, Stdin};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::{fs::File, io::AsyncWriteExt};
 
 use crate::{
     Artifact, Job, Step,
-    log::{Answer, size},
+    log::{ANSWER, size},
     outcome::Failure,
     progress::Progress,
     script::{bash, in_home},
@@ -52,6 +52,10 @@ pub(super) async fn run(
     progress
         .step_begins(Step::Artifacts, &paths.join(" "))
         .await?;
+    // The last task may have broken the connection, or left it with as many
+    // channels as the guest's server allows.
+    let mended = guest.fresh_login().await;
+    mended.map_err(|error| Failure::guest(Step::Artifacts, error))?;
     let mut refused = Vec::new();
     for (index, (path, file)) in paths.iter().zip(file_names(paths)).enumerate() {
         match collect(job, guest, path, &file).await {
@@ -131,11 +135,11 @@ async fn collect(
 
 /// The size of the file, when it is one that can be kept.
 async fn look(guest: &dyn Guest, path: &str, limit: u64) -> Result<u64, Refused> {
-    let mut answer = Answer::default();
+    let mut answer = Bounded::new(ANSWER);
     let command = bash(LOOK, &[path]);
     let code = guest.exec(data(&command), &mut answer).await?;
     let why = match code.0 {
-        0 => match String::from_utf8_lossy(&answer.0).trim().parse() {
+        0 => match String::from_utf8_lossy(&answer.bytes).trim().parse() {
             Ok(bytes) if bytes <= limit => return Ok(bytes),
             Ok(bytes) => format!(
                 "is {} large; an artifact may have {}",

@@ -5,9 +5,9 @@ use kiln_core::{
     job::TaskStatus,
     manifest::Task,
 };
-use kiln_vm::machine::{Exec, Guest, GuestError};
+use kiln_vm::machine::{Bounded, Exec, Guest, GuestError};
 
-use crate::{Job, LogId, log::Answer, outcome::Failure, progress::Progress};
+use crate::{Job, LogId, log::ANSWER, outcome::Failure, progress::Progress};
 
 /// Runs the tasks. Gives the sentence about an early end.
 pub(super) async fn run(
@@ -53,7 +53,7 @@ fn changed_as_root(job: &Job) -> bool {
 async fn completed(guest: &dyn Guest) -> Result<bool, GuestError> {
     let command = from_home(guest, &completed_command());
     let code = guest
-        .exec(Exec::new(&command), &mut Answer::default())
+        .exec(Exec::new(&command), &mut Bounded::new(ANSWER))
         .await?;
     Ok(code.success())
 }

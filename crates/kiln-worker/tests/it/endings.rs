@@ -32,6 +32,47 @@ async fn a_task_that_fails_ends_the_job_and_skips_the_rest() {
 }
 
 #[tokio::test]
+async fn what_fails_in_a_guest_without_space_on_its_host_is_the_hosts_fault() {
+    let ran = Build::of("tasks:\n- one: full; fail 1\n").run().await;
+    assert_eq!(ran.outcome.cause, Cause::HostFailed);
+    assert_eq!(ran.tasks(), "one=failed");
+    assert!(
+        ran.reason().contains("no disk space left"),
+        "{}",
+        ran.reason()
+    );
+    let ran = Build::of("tasks:\n- one: full\n").run().await;
+    assert_eq!(ran.outcome.status, JobStatus::Success);
+}
+
+#[tokio::test]
+async fn a_word_that_no_package_manager_could_be_told_is_refused_before_there_is_a_guest() {
+    let long = "x".repeat(5000);
+    for (key, what) in [
+        (format!("packages: [jq, {long}]\n"), "a package's name"),
+        (
+            format!("repositories: {{{long}: u}}\n"),
+            "a repository's name",
+        ),
+        (
+            format!("repositories: {{r: {long}}}\n"),
+            "a repository's source",
+        ),
+    ] {
+        let ran = Build::of(&format!("{key}tasks:\n- one: echo\n"))
+            .run()
+            .await;
+        let step = Step::Prepare;
+        assert_eq!(ran.outcome.cause, Cause::StepFailed { step });
+        assert_eq!(
+            ran.reason(),
+            format!("prepare: {what} has 5000 bytes and may have 4096")
+        );
+        assert!(ran.calls.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn each_step_fails_with_its_own_message() {
     let table = [
         (

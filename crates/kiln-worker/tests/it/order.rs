@@ -48,6 +48,8 @@ async fn the_steps_come_in_the_order_of_builds_sr_ht() {
             "one",
             "FreshLogin",
             "two",
+            // And the last task may have broken the connection.
+            "FreshLogin",
             "look",
             "read",
             "Stop",
@@ -186,4 +188,23 @@ async fn what_a_task_leaves_in_the_background_lives_on_and_holds_nothing_up() {
         environ.is_empty(),
         "the guest is stopped and its processes live"
     );
+}
+
+#[tokio::test]
+async fn more_packages_than_fit_are_installed_one_portion_after_the_other() {
+    let names: Vec<String> = (0..5000).map(|n| format!("package-{n:05}")).collect();
+    let manifest = format!("packages: [{}]\ntasks:\n- one: echo\n", names.join(", "));
+    let ran = Build::of(&manifest).run().await;
+    assert_eq!(ran.outcome.status, JobStatus::Success, "{}", ran.log());
+    let portions: Vec<&Vec<String>> = ran
+        .calls
+        .iter()
+        .filter_map(|call| match call {
+            Call::Install(packages) => Some(packages),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(portions.len(), 2);
+    let installed: Vec<String> = portions.into_iter().flatten().cloned().collect();
+    assert_eq!(installed, names);
 }

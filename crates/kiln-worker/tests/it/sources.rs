@@ -102,7 +102,7 @@ async fn a_reference_that_is_not_there_is_named() {
 #[tokio::test]
 async fn mercurial_is_cloned_by_hg() {
     let hg = r#"{ printf '<%s>' "$@"; echo; } >>~/hg
-[ "$1" = clone ] && mkdir thing
+[ "$3" = clone ] && mkdir thing
 [ "$1" = log ] && printf '%040d\n' 7
 true"#;
     let source = "hg+https://example.org/thing#stable";

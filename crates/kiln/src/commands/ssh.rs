@@ -19,6 +19,24 @@ use crate::{
 /// run's socket.
 pub const DIAL_COMMAND: &str = "__dial";
 
+/// The guest is hostile: it is shown no key and no agent of the user's, and
+/// gets no way back. Who it is nobody knows; its user's password is empty.
+const OPTIONS: &[&str] = &[
+    "StrictHostKeyChecking=no",
+    "UserKnownHostsFile=/dev/null",
+    "UpdateHostKeys=no",
+    "LogLevel=ERROR",
+    "IdentityAgent=none",
+    "IdentityFile=none",
+    "PubkeyAuthentication=no",
+    "HostbasedAuthentication=no",
+    "GSSAPIAuthentication=no",
+    "PreferredAuthentications=none,password,keyboard-interactive",
+    "ForwardAgent=no",
+    "ForwardX11=no",
+    "ClearAllForwardings=yes",
+];
+
 /// Runs the command.
 pub async fn run(args: &SshArgs) -> Result<Exit, Failure> {
     let runs = paths::runs()?;
@@ -56,15 +74,9 @@ pub async fn enter(door: &Path, command: &[String]) -> Result<Exit, Failure> {
     // `%` begins a token of ssh's own.
     let proxy = proxy.replace('%', "%%");
     let status = tokio::process::Command::new("ssh")
-        .args([
-            "-F",
-            "none",
-            "-o",
-            "StrictHostKeyChecking=no",
-            "-o",
-            "UserKnownHostsFile=/dev/null",
-        ])
-        .args(["-o", "LogLevel=ERROR", "-o"])
+        .args(["-F", "none"])
+        .args(OPTIONS.iter().flat_map(|option| ["-o", option]))
+        .arg("-o")
         .arg(format!("ProxyCommand={proxy}"))
         .arg("--")
         .arg(format!("{USER}@guest"))
@@ -98,5 +110,35 @@ pub async fn dial(socket: &Path) -> std::io::Result<()> {
     tokio::select! {
         done = out => done,
         done = input => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the client makes of the options, as it says itself.
+    #[test]
+    fn a_guest_is_offered_no_key_and_no_agent() {
+        let asked = std::process::Command::new("ssh")
+            .args(["-F", "none"])
+            .args(OPTIONS.iter().flat_map(|option| ["-o", option]))
+            .args(["-G", "build@guest"])
+            .env("SSH_AUTH_SOCK", "/run/agent")
+            .output();
+        let Ok(output) = asked else { return };
+        let config = String::from_utf8_lossy(&output.stdout).into_owned();
+        for line in [
+            "identityagent none",
+            "identityfile none",
+            "pubkeyauthentication false",
+            "forwardagent no",
+            "clearallforwardings yes",
+        ] {
+            assert!(
+                config.lines().any(|found| found == line),
+                "{line}: {config}"
+            );
+        }
     }
 }

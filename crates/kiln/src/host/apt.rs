@@ -1,11 +1,13 @@
 //! The host's package mirror.
 //!
 //! A guest reaches nothing but the public internet. Where the host's own
-//! mirror or apt proxy has another address, images could install nothing, so
-//! kiln opens that one address and port, and says so.
+//! mirror has another address, images could install nothing, so kiln opens that
+//! one address and port, and says so. An apt proxy may lead to all that it
+//! reaches itself, and the loopback is the host: those wait for `--allow`.
 
 use std::{
     collections::BTreeSet,
+    fmt,
     net::{IpAddr, Ipv4Addr},
     path::Path,
 };
@@ -19,15 +21,58 @@ pub struct Server {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// What it is to apt.
+    pub role: Role,
+}
+
+/// What a server is to apt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// It has one of the distribution's own archives.
+    Archive,
+    /// It is asked for everything.
+    Proxy,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Archive => "package mirror",
+            Self::Proxy => "apt proxy",
+        })
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl Server {
+    /// Whether guests are let to it at this address without being asked.
+    pub fn opens_by_itself(&self, address: IpAddr) -> bool {
+        self.role == Role::Archive && !address.is_loopback()
+    }
+
+    /// What opens it at this address.
+    pub fn how_to_open(&self, address: IpAddr) -> String {
+        if address.is_loopback() {
+            let port = self.port;
+            format!("--allow {address}:{port} opens it, as 10.0.2.2:{port} in the guest")
+        } else {
+            format!("--allow {self} opens it")
+        }
+    }
 }
 
 /// The servers of the distribution's own archives, and the proxy before them.
 pub fn servers() -> Vec<Server> {
     let mut servers: BTreeSet<Server> = BTreeSet::new();
     let sources = texts("/etc/apt/sources.list", "/etc/apt/sources.list.d");
-    let conf = texts("/etc/apt/apt.conf", "/etc/apt/apt.conf.d");
     servers.extend(sources.iter().flat_map(|text| archives(text)));
-    servers.extend(proxy_of(&conf).as_deref().and_then(server));
+    let proxy = proxy();
+    servers.extend(proxy.as_deref().and_then(|url| server(url, Role::Proxy)));
     servers.into_iter().collect()
 }
 
@@ -85,7 +130,7 @@ fn archives(text: &str) -> Vec<Server> {
     let words = lines.flat_map(str::split_whitespace);
     words
         .filter(|word| is_archive(word))
-        .filter_map(server)
+        .filter_map(|url| server(url, Role::Archive))
         .collect()
 }
 
@@ -105,7 +150,7 @@ fn proxy_of(texts: &[String]) -> Option<String> {
     })
 }
 
-fn server(url: &str) -> Option<Server> {
+fn server(url: &str, role: Role) -> Option<Server> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split('/').next()?.rsplit('@').next()?;
     let default = if scheme == "https" { 443 } else { 80 };
@@ -114,7 +159,7 @@ fn server(url: &str) -> Option<Server> {
         None => (authority, default),
     };
     let host = host.to_owned();
-    (!host.is_empty()).then_some(Server { host, port })
+    (!host.is_empty()).then_some(Server { host, port, role })
 }
 
 #[cfg(test)]
@@ -143,6 +188,25 @@ mod tests {
         assert_eq!(
             proxy_of(&["Acquire::http::Proxy \"DIRECT\";".to_owned()]),
             None
+        );
+    }
+
+    #[test]
+    fn a_closed_server_says_how_it_is_opened() {
+        let proxy = server("http://proxy.example:3128/", Role::Proxy).unwrap();
+        let inside = IpAddr::from([10, 1, 1, 1]);
+        assert!(!proxy.opens_by_itself(inside));
+        assert_eq!(
+            proxy.how_to_open(inside),
+            "--allow proxy.example:3128 opens it"
+        );
+        let mirror = server("http://mirror.example/debian", Role::Archive).unwrap();
+        assert!(mirror.opens_by_itself(inside));
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        assert!(!mirror.opens_by_itself(loopback));
+        assert_eq!(
+            mirror.how_to_open(loopback),
+            "--allow 127.0.0.1:80 opens it, as 10.0.2.2:80 in the guest"
         );
     }
 

@@ -9,13 +9,18 @@ use kiln_vm::{
     image::{Image, Store},
     namespace::{self, Isolation, Namespace},
     qemu::{
-        QemuMachine,
+        QemuMachine, Templates,
         accelerator::{Accelerator, Probe},
     },
 };
 
 use super::paths;
 use crate::exit::Failure;
+
+/// What was found out about KVM, in the cache.
+const ACCELERATOR: &str = "accelerator.json";
+/// Frozen guests, in the cache.
+const TEMPLATES: &str = "templates";
 
 /// What this host can do.
 pub struct Host {
@@ -29,49 +34,49 @@ pub struct Host {
 pub async fn look(images: &Path, boot_deadline: Duration) -> Result<Host, Failure> {
     let helper = paths::this_program()?;
     let isolation = isolation(&helper).await?;
-    let probe = Probe {
-        helper: helper.clone(),
-        isolation,
-        kernel: any_kernel(images),
-        cache: accelerator_cache()?,
-    };
-    let accelerator = Accelerator::of_this_host(&probe).await;
+    let cache = paths::cache();
+    let accelerator = accelerator(images, &helper, isolation, cache.as_deref()).await?;
     Ok(Host {
         machine: QemuMachine {
             helper,
             isolation,
             kvm: accelerator == Accelerator::Kvm,
             boot_deadline,
-            templates: Some(kiln_vm::qemu::Templates::new(
-                paths::cache()?.join("templates"),
-            )),
+            templates: cache.map(|cache| Templates::new(cache.join(TEMPLATES))),
         },
         accelerator,
     })
 }
 
-fn accelerator_cache() -> Result<PathBuf, Failure> {
-    Ok(paths::cache()?.join("accelerator.json"))
+/// Without a cache KVM is tried each time.
+async fn accelerator(
+    images: &Path,
+    helper: &Path,
+    isolation: Isolation,
+    cache: Option<&Path>,
+) -> Result<Accelerator, Failure> {
+    let unkept = tempfile::tempdir().map_err(Failure::host)?;
+    let probe = Probe {
+        helper: helper.to_owned(),
+        isolation,
+        kernel: any_kernel(images),
+        cache: cache.unwrap_or(unkept.path()).join(ACCELERATOR),
+    };
+    Ok(Accelerator::of_this_host(&probe).await)
 }
 
 /// The next look tries KVM again.
 pub fn forget_accelerator() {
-    if let Ok(cache) = accelerator_cache() {
+    if let Some(cache) = paths::cache() {
         // Mostly it is not there.
-        let _ = std::fs::remove_file(cache);
+        let _ = std::fs::remove_file(cache.join(ACCELERATOR));
     }
 }
 
 /// Whether this host lets us have namespaces, by making some.
 async fn isolation(helper: &Path) -> Result<Isolation, Failure> {
-    let tried = Namespace::create(&namespace::Config {
-        helper: helper.to_owned(),
-        isolation: Isolation::Namespaces,
-        ruleset: None,
-        resolv_conf: None,
-    })
-    .await;
-    match tried {
+    let config = namespace::Config::new(helper.to_owned(), Isolation::Namespaces);
+    match Namespace::create(&config).await {
         Ok(namespace) => {
             namespace.destroy().await;
             Ok(Isolation::Namespaces)

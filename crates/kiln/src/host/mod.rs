@@ -3,5 +3,7 @@
 
 pub mod apt;
 pub mod files;
+pub mod locked;
 pub mod machine;
 pub mod paths;
+pub mod scratch;

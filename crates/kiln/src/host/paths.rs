@@ -29,9 +29,14 @@ pub fn runs() -> Result<PathBuf, Failure> {
     Ok(xdg("XDG_STATE_HOME", ".local/state")?.join("kiln/runs"))
 }
 
-/// Where answers are remembered that can be had again.
-pub fn cache() -> Result<PathBuf, Failure> {
-    Ok(xdg("XDG_CACHE_HOME", ".cache")?.join("kiln"))
+/// Where files are of guests that belong to no run.
+pub fn scratch() -> Result<PathBuf, Failure> {
+    Ok(xdg("XDG_STATE_HOME", ".local/state")?.join("kiln/scratch"))
+}
+
+/// Where answers are remembered that can be had again, if anywhere.
+pub fn cache() -> Option<PathBuf> {
+    Some(xdg("XDG_CACHE_HOME", ".cache").ok()?.join("kiln"))
 }
 
 /// Where sockets for `kiln image control` are: private to the user.

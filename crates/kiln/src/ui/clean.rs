@@ -6,6 +6,9 @@
 
 /// The longest colour sequence that makes sense.
 const MAX_SEQUENCE: usize = 32;
+/// The longest sequence that is swallowed. One without an end must not take
+/// the rest of the log with it, nor may one that goes past its line.
+const MAX_SWALLOWED: usize = 4096;
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -30,6 +33,8 @@ enum State {
 pub struct Cleaner {
     state: State,
     sequence: Vec<u8>,
+    /// How long the open sequence is that shows nothing.
+    swallowed: usize,
 }
 
 impl Cleaner {
@@ -43,6 +48,13 @@ impl Cleaner {
     }
 
     fn push(&mut self, byte: u8, out: &mut Vec<u8>) {
+        self.swallowed = match self.state {
+            State::OtherControl | State::String | State::StringEscape => self.swallowed + 1,
+            _ => 0,
+        };
+        if self.swallowed > MAX_SWALLOWED {
+            self.state = State::Text;
+        }
         self.state = match (self.state, byte) {
             (State::Text, 0x1b) => State::Escape,
             (State::Text, 0xc2) => State::Latin,
@@ -52,7 +64,11 @@ impl Cleaner {
                 self.state = State::Text;
                 return self.push(byte, out);
             }
-            (State::Text, b'\n' | b'\t' | b'\r' | 0x20..=0x7e | 0x80..) => {
+            (_, b'\n') => {
+                out.push(byte);
+                State::Text
+            }
+            (State::Text, b'\t' | b'\r' | 0x20..=0x7e | 0x80..) => {
                 out.push(byte);
                 State::Text
             }
@@ -63,6 +79,18 @@ impl Cleaner {
             }
             (State::Escape, b']' | b'P' | b'X' | b'^' | b'_') => State::String,
             (State::Escape, _) => State::Text,
+            (State::Control | State::OtherControl, _) => self.control(byte, out),
+            (State::String, 0x07) => State::Text,
+            (State::String, 0x1b) => State::StringEscape,
+            (State::String, _) => State::String,
+            (State::StringEscape, b'\\') => State::Text,
+            (State::StringEscape, _) => State::String,
+        };
+    }
+
+    /// A byte of `ESC [ …`.
+    fn control(&mut self, byte: u8, out: &mut Vec<u8>) -> State {
+        match (self.state, byte) {
             (State::Control, b'0'..=b'9' | b';' | b':') if self.sequence.len() < MAX_SEQUENCE => {
                 self.sequence.push(byte);
                 State::Control
@@ -75,13 +103,8 @@ impl Cleaner {
             }
             // Parameters that no colour has: swallow up to the final byte.
             (State::Control | State::OtherControl, 0x20..=0x3f) => State::OtherControl,
-            (State::Control | State::OtherControl, _) => State::Text,
-            (State::String, 0x07) => State::Text,
-            (State::String, 0x1b) => State::StringEscape,
-            (State::String, _) => State::String,
-            (State::StringEscape, b'\\') => State::Text,
-            (State::StringEscape, _) => State::String,
-        };
+            _ => State::Text,
+        }
     }
 }
 
@@ -112,6 +135,20 @@ mod tests {
     #[test]
     fn a_colour_with_parameters_of_its_own_is_dropped_whole() {
         assert_eq!(Cleaner::default().clean(b"\x1b[>4;2mx"), b"x");
+    }
+
+    #[test]
+    fn a_sequence_without_an_end_hides_no_more_than_its_line_or_4_kib() {
+        for open in ["\x1b]0;", "\x1bP", "\x1b[", "\x1b[?", "\x1b", "\x1b]x\x1b"] {
+            let log = format!("a{open}1\nb");
+            let shown = Cleaner::default().clean(log.as_bytes());
+            assert!(shown.ends_with(b"\nb"), "{open:?}: {shown:?}");
+        }
+        for open in ["\x1b]0;", "\x1b[?"] {
+            let log = format!("{open}{}", "1".repeat(MAX_SWALLOWED + 10));
+            let shown = Cleaner::default().clean(log.as_bytes());
+            assert!((5..20).contains(&shown.len()), "{open:?}: {}", shown.len());
+        }
     }
 
     #[test]

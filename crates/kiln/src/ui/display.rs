@@ -19,16 +19,9 @@ enum Reader {
     /// A person: steps with marks and times, the logs between them, a spinner.
     Terminal(Screen),
     /// A file or another program: the logs' bytes as they are.
-    Pipe(Pipe),
+    Pipe,
     /// A program that wants events.
     Json,
-}
-
-/// The logs as one.
-#[derive(Default)]
-struct Pipe {
-    /// Tasks whose log's first line was seen; the job's log has the same line.
-    begun: std::collections::HashSet<LogId>,
 }
 
 /// Shows a job.
@@ -45,7 +38,7 @@ impl Display {
         } else if std::io::stdout().is_terminal() {
             Reader::Terminal(Screen::default())
         } else {
-            Reader::Pipe(Pipe::default())
+            Reader::Pipe
         };
         Self {
             reader: Mutex::new(reader),
@@ -57,7 +50,7 @@ impl Display {
     pub async fn event(&self, event: &Event) {
         let bytes = match &mut *self.reader.lock().await {
             Reader::Terminal(screen) => screen.event(event),
-            Reader::Pipe(_) => Vec::new(),
+            Reader::Pipe => Vec::new(),
             Reader::Json => json(event),
         };
         self.write(&bytes).await;
@@ -67,8 +60,20 @@ impl Display {
     pub async fn append(&self, at: Duration, log: &LogId, bytes: &[u8]) {
         let bytes = match &mut *self.reader.lock().await {
             Reader::Terminal(screen) => screen.append(log, bytes),
-            Reader::Pipe(pipe) => pipe.append(log, bytes),
+            Reader::Pipe => bytes.to_vec(),
             Reader::Json => json(&Event::new(at, Body::log(log, bytes))),
+        };
+        self.write(&bytes).await;
+    }
+
+    /// Shows a line that repeats an event, to whoever does not see that.
+    pub async fn narrate(&self, at: Duration, log: &LogId, line: &[u8]) {
+        let bytes = match &mut *self.reader.lock().await {
+            Reader::Terminal(_) => Vec::new(),
+            // The job's log has what a task's has.
+            Reader::Pipe if log.task().is_some() => Vec::new(),
+            Reader::Pipe => line.to_vec(),
+            Reader::Json => json(&Event::new(at, Body::log(log, line))),
         };
         self.write(&bytes).await;
     }
@@ -110,15 +115,6 @@ fn json(event: &Event) -> Vec<u8> {
     let mut line = serde_json::to_vec(event).unwrap_or_default();
     line.push(b'\n');
     line
-}
-
-impl Pipe {
-    fn append(&mut self, log: &LogId, bytes: &[u8]) -> Vec<u8> {
-        if log.task().is_some() && self.begun.insert(log.clone()) {
-            return Vec::new();
-        }
-        bytes.to_vec()
-    }
 }
 
 /// A cleaner for each log: each is a stream of its own.

@@ -9,7 +9,7 @@
 //! ⠹ task install  2 s        ← the last line, redrawn
 //! ```
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kiln_core::job::{JobStatus, TaskStatus};
 use kiln_worker::{Body, Event, LogId};
@@ -24,10 +24,6 @@ const RED: &str = "\x1b[31m";
 const YELLOW: &str = "\x1b[33m";
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
-/// What the engine's own lines begin with; they come whole and alone.
-const OURS: &[u8] = b"[kiln] ";
-/// The first line of a task's log.
-const TASK: &[u8] = b"[kiln] task ";
 
 /// What is drawn.
 #[derive(Default)]
@@ -53,17 +49,7 @@ impl Screen {
                 status,
                 duration,
                 ..
-            } => {
-                let name = format!("task {task}");
-                let took = duration.map(|duration| duration.as_secs_f64());
-                match status {
-                    TaskStatus::Running => self.begin(name),
-                    TaskStatus::Success => self.end(true, &name, took),
-                    TaskStatus::Failed => self.end(false, &name, took),
-                    TaskStatus::Skipped => self.line(&format!("{DIM}– {name}  skipped{PLAIN}")),
-                    TaskStatus::Pending => Vec::new(),
-                }
-            }
+            } => self.task(task, *status, *duration),
             Body::Source {
                 directory, commit, ..
             } => {
@@ -92,9 +78,6 @@ impl Screen {
     }
 
     pub fn append(&mut self, log: &LogId, bytes: &[u8]) -> Vec<u8> {
-        if shown_otherwise(log, bytes) {
-            return Vec::new();
-        }
         let mut out = self.hide();
         let clean = self.cleaners.clean(log, bytes);
         if let Some(last) = clean.last() {
@@ -121,6 +104,18 @@ impl Screen {
     pub fn pause(&mut self) -> Vec<u8> {
         self.current = None;
         self.hide()
+    }
+
+    fn task(&mut self, task: &str, status: TaskStatus, took: Option<Duration>) -> Vec<u8> {
+        let name = format!("task {task}");
+        let took = took.map(|took| took.as_secs_f64());
+        match status {
+            TaskStatus::Running => self.begin(name),
+            TaskStatus::Success => self.end(true, &name, took),
+            TaskStatus::Failed => self.end(false, &name, took),
+            TaskStatus::Skipped => self.line(&format!("{DIM}– {name}  skipped{PLAIN}")),
+            TaskStatus::Pending => Vec::new(),
+        }
     }
 
     fn begin(&mut self, name: String) -> Vec<u8> {
@@ -172,8 +167,16 @@ impl Screen {
     }
 }
 
-/// Whether a marked line says this already.
-fn shown_otherwise(log: &LogId, bytes: &[u8]) -> bool {
-    let line = bytes.strip_prefix(b"\n").unwrap_or(bytes);
-    line.starts_with(if log.task().is_some() { TASK } else { OURS })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_says_is_shown_even_when_it_looks_like_ours() {
+        let mut screen = Screen::default();
+        for log in [LogId::Job, LogId::Task("build".into())] {
+            let said = b"[kiln] task build: success\n";
+            assert_eq!(screen.append(&log, said), said);
+        }
+    }
 }

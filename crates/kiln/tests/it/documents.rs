@@ -3,12 +3,16 @@
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 fn pages(dir: &Path) -> BTreeMap<String, String> {
-    let entries = std::fs::read_dir(dir).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(dir).expect("a directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
     paths
         .map(|path| {
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            (name, std::fs::read_to_string(path).unwrap())
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            (name, std::fs::read_to_string(path).expect("a page"))
         })
         .collect()
 }
@@ -16,12 +20,12 @@ fn pages(dir: &Path) -> BTreeMap<String, String> {
 #[test]
 fn the_man_pages_are_those_of_this_command_line() {
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/man");
-    let fresh = tempfile::tempdir().unwrap();
+    let fresh = tempfile::tempdir().expect("a directory");
     let status = Command::new(env!("CARGO_BIN_EXE_kiln"))
         .arg("man")
         .arg(fresh.path())
         .status()
-        .unwrap();
+        .expect("kiln");
     assert!(status.success());
     let (committed, fresh) = (pages(&committed), pages(fresh.path()));
     let names: Vec<&String> = fresh.keys().collect();
@@ -37,9 +41,9 @@ fn every_shell_gets_completions() {
         let output = Command::new(env!("CARGO_BIN_EXE_kiln"))
             .args(["completions", shell])
             .output()
-            .unwrap();
+            .expect("kiln");
         assert!(output.status.success());
-        let script = String::from_utf8(output.stdout).unwrap();
+        let script = String::from_utf8_lossy(&output.stdout);
         assert!(script.contains("no-network"), "{shell}");
     }
 }

@@ -2,6 +2,7 @@
 //! ends with the status and the sentence that it deserves, in time, and leaves
 //! nothing behind.
 
+mod containment;
 mod guests;
 mod host;
 mod manifests;

@@ -139,7 +139,6 @@ impl Kiln {
             through: Vec::new(),
             words: words.into_iter().map(Into::into).collect(),
             variables: BTreeMap::new(),
-            dir: self.dir(),
             stdin: Vec::new(),
             limit: LIMIT,
             turn: false,
@@ -154,7 +153,6 @@ pub struct Invocation<'k> {
     through: Vec<OsString>,
     words: Vec<OsString>,
     variables: BTreeMap<OsString, OsString>,
-    dir: PathBuf,
     stdin: Vec<u8>,
     limit: Duration,
     turn: bool,
@@ -177,12 +175,6 @@ impl Invocation<'_> {
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.variables
             .insert(name.into(), value.as_ref().to_owned());
-        self
-    }
-
-    /// In another directory.
-    pub fn in_dir(mut self, dir: &Path) -> Self {
-        self.dir = dir.to_owned();
         self
     }
 
@@ -229,7 +221,7 @@ impl Invocation<'_> {
         let home = self.kiln.home();
         command
             .args(&self.words)
-            .current_dir(&self.dir)
+            .current_dir(self.kiln.dir())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("LANG", "C.UTF-8")

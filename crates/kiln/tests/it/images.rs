@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     harness::{IMAGE, Kiln, images},
-    servers::{Booted, Server, apt_repository, sh},
+    servers::{Booted, Server, sh},
 };
 
 #[test]
@@ -58,49 +58,6 @@ fn an_image_passes_its_own_check() {
         .takes_turns(true)
         .expect_success()
         .expect_stdout("debian/bookworm (amd64): OK");
-}
-
-#[test]
-fn image_control_drives_a_guest_as_upstreams_does() {
-    let kiln = Kiln::new();
-    apt_repository(&kiln.dir());
-    let guest = Booted::new(&kiln);
-    let control = |words: &[&str]| kiln.kiln(["image", "control", IMAGE]).args(words);
-    let port = guest.port().to_string();
-    let there = control(&["ssh", &port, "cat; echo in $(hostname)"])
-        .stdin("standard input ")
-        .expect_success();
-    assert_eq!(there.stdout(), "standard input in build\n");
-    control(&["ssh", &port, "exit 42"]).expect_status(42);
-    control(&["install", &port, "tree"]).expect_success();
-    control(&[
-        "add-repo",
-        &port,
-        "ours",
-        "http://archive.example/apt stable main",
-    ])
-    .expect_success();
-    let plain = guest.ssh("tree --version && cat /etc/apt/sources.list.d/ours.list");
-    assert!(plain.contains("tree v2"), "{plain}");
-    assert!(
-        plain.contains("deb http://archive.example/apt stable main"),
-        "{plain}"
-    );
-    control(&["boot", "amd64", &port])
-        .expect_status(2)
-        .expect_stderr("a guest has this port already");
-    control(&["cleanup", &port]).expect_success();
-    let since = Instant::now();
-    while TcpStream::connect(("127.0.0.1", guest.port())).is_ok() {
-        assert!(
-            since.elapsed() < Duration::from_secs(20),
-            "the guest still answers"
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    control(&["ssh", &port, "true"])
-        .expect_status(2)
-        .expect_stderr("no guest has the port");
 }
 
 /// As upstream's files are: releases source `../functions`.
@@ -225,4 +182,34 @@ tasks:
         .map(|row| row["link"].clone())
         .collect();
     assert_eq!(links, [Value::Null, "1".into()]);
+}
+
+#[test]
+fn image_control_drives_a_guest_as_upstreams_does() {
+    let images = upstream_images();
+    let kiln = Kiln::with_images(images.path());
+    let guest = Booted::new(&kiln, "ours/1");
+    let control = |words: &[&str]| kiln.kiln(["image", "control", "ours/1"]).args(words);
+    let port = guest.port().to_string();
+    let there = control(&["ssh", &port, "cat; echo in $(hostname)"]).stdin("standard input ");
+    assert_eq!(there.expect_success().stdout(), "standard input in build\n");
+    control(&["ssh", &port, "exit 42"]).expect_status(42);
+    control(&["install", &port, "one", "two"]).expect_success();
+    let source = "http://archive.example/apt stable main";
+    control(&["add-repo", &port, "theirs", source]).expect_success();
+    let plain = guest.ssh("cat /etc/our-packages /etc/our-repositories");
+    assert_eq!(plain, format!("one two\ntheirs {source}\n"));
+    let second = control(&["boot", "amd64", &port]).expect_status(2);
+    second.expect_stderr("a guest has this port already");
+    control(&["cleanup", &port]).expect_success();
+    let since = Instant::now();
+    while TcpStream::connect(("127.0.0.1", guest.port())).is_ok() {
+        assert!(
+            since.elapsed() < Duration::from_secs(20),
+            "the guest still answers"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let gone = control(&["ssh", &port, "true"]).expect_status(2);
+    gone.expect_stderr("no guest has the port");
 }

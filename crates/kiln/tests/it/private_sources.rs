@@ -1,7 +1,7 @@
 //! Sources that need a key: git over SSH. The server is a guest.
 
 use crate::{
-    harness::Kiln,
+    harness::{IMAGE, Kiln},
     servers::{Booted, sh},
 };
 
@@ -21,7 +21,7 @@ fn prepare(guest: &Booted<'_>, key: &str) {
         mkdir -m 700 ~/.ssh
         echo '{key}' >~/.ssh/authorized_keys
         sudo sed -i 's/^PermitEmptyPasswords.*/PasswordAuthentication no/' /etc/ssh/sshd_config
-        sudo systemctl reload ssh
+        sudo systemctl restart ssh
         "
     ));
 }
@@ -30,7 +30,7 @@ fn prepare(guest: &Booted<'_>, key: &str) {
 fn a_private_repository_is_cloned_over_ssh_with_a_key_from_the_secrets() {
     let kiln = Kiln::new();
     sh(&kiln.dir(), "ssh-keygen -q -t ed25519 -N '' -f key");
-    let guest = Booted::new(&kiln);
+    let guest = Booted::new(&kiln, IMAGE);
     prepare(&guest, &sh(&kiln.dir(), "cat key.pub"));
     let port = guest.port();
     kiln.file(

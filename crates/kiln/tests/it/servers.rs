@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::harness::{IMAGE, Invocation, Kiln, Turn, root};
+use crate::harness::{Invocation, Kiln, Turn, root};
 
 /// A program that listens.
 pub struct Server {
@@ -83,11 +83,6 @@ impl Server {
     /// Where it is in a guest that was allowed to reach it.
     pub fn in_guest(&self) -> String {
         format!("10.0.2.2:{}", self.port)
-    }
-
-    /// The port.
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     /// The option that opens it to a guest.
@@ -209,19 +204,21 @@ pub fn apt_repository(dir: &Path) -> PathBuf {
 /// turn of one guest.
 pub struct Booted<'k> {
     kiln: &'k Kiln,
+    image: &'static str,
     port: u16,
     _turn: Turn,
 }
 
 impl<'k> Booted<'k> {
     /// On a port that was free a moment ago.
-    pub fn new(kiln: &'k Kiln) -> Self {
+    pub fn new(kiln: &'k Kiln, image: &'static str) -> Self {
         let turn = Turn::take();
         let free = TcpListener::bind("127.0.0.1:0").expect("a socket");
         let port = free.local_addr().expect("an address").port();
         drop(free);
         let guest = Self {
             kiln,
+            image,
             port,
             _turn: turn,
         };
@@ -257,7 +254,7 @@ impl<'k> Booted<'k> {
     }
 
     fn control(&self, words: &str) -> Invocation<'k> {
-        let control = self.kiln.kiln(["image", "control", IMAGE]);
+        let control = self.kiln.kiln(["image", "control", self.image]);
         control.args(words.split(' ')).arg(self.port.to_string())
     }
 }

@@ -44,7 +44,7 @@ fn git_and_mercurial_sources_are_cloned_as_their_urls_say() {
     make_repositories(&served, &git);
     sh(
         &kiln.dir(),
-        "hg init thing; cd thing; echo old >file; hg add -q file; hg commit -m old; hg tag -l ancient;
+        "hg init thing; cd thing; echo old >file; hg add -q file; hg commit -m old; hg tag ancient;
          echo new >file; hg commit -m new",
     );
     let hg = Server::hg(&kiln.dir().join("thing"));

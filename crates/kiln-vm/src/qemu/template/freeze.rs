@@ -51,7 +51,7 @@ pub(super) async fn guest(boot: &Boot<'_>, dir: &Path) -> Result<Frozen, Failed>
     let ram = memory::create(mib << 20)?;
     let origin = Origin {
         ram: Some((ram.try_clone()?.into(), Ram::Shared)),
-        ..Origin::cold(&spec.image)
+        ..Origin::cold(&spec.image, boot.size)
     };
     let started = boot
         .machine

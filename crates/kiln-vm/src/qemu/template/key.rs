@@ -74,6 +74,11 @@ impl Key {
         &self.digest
     }
 
+    /// The file whose time is that of the last attempt that failed.
+    pub fn failed(&self) -> String {
+        format!("{}.failed", self.name)
+    }
+
     /// The file that says that there can be no template.
     pub fn unsuited(&self) -> String {
         format!("{}.unsuited", self.name)

@@ -64,6 +64,8 @@ pub(super) struct Boot<'a> {
     pub machine: &'a QemuMachine,
     pub functions: &'a Functions,
     pub request: &'a BootRequest,
+    /// The disk's, in bytes.
+    pub size: u64,
     pub spec: &'a GuestSpec,
 }
 
@@ -163,6 +165,7 @@ impl Templates {
         private_dir(&self.dir).map_err(|error| failed("templates can't be kept in", error))?;
         let lock = File::create(self.lock_path(key.name()));
         let lock = lock.map_err(|error| failed("no lock in", error))?;
+        let asked = SystemTime::now();
         while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             tokio::time::sleep(LOOK).await;
         }
@@ -172,6 +175,25 @@ impl Templates {
         if self.dir.join(key.unsuited()).exists() {
             return Ok(false);
         }
+        let attempt = self.dir.join(key.failed());
+        if fs::metadata(&attempt)
+            .and_then(|meta| meta.modified())
+            .is_ok_and(|at| at >= asked)
+        {
+            // All who waited would try again, one after the other.
+            return Err("another kiln could not make the template".to_owned().into());
+        }
+        let made = self.make_locked(boot, key, dir).await;
+        let _ = match &made {
+            Ok(_) => fs::remove_file(attempt),
+            Err(_) => fs::write(attempt, []),
+        };
+        made
+    }
+
+    async fn make_locked(&self, boot: &Boot<'_>, key: &Key, dir: &Path) -> Result<bool, Failed> {
+        let failed =
+            |what: &str, error: io::Error| format!("{what} {}: {error}", self.dir.display());
         self.remove_dead();
         let work = self.dir.join(format!("{UNFINISHED}{}", key.name()));
         let _ = fs::remove_dir_all(&work);

@@ -40,6 +40,7 @@ pub(super) async fn guest(boot: &Boot<'_>, template: &Path) -> Result<Arc<QemuGu
         ram: Some((ram, Ram::Private)),
         incoming: true,
         disk: template.join(DISK),
+        size: boot.size,
     };
     let started = boot
         .machine

@@ -39,14 +39,8 @@ struct Settings {
 
 /// Makes namespaces. The second is whether that worked.
 pub async fn look(program: &Path) -> (Vec<Finding>, bool) {
-    let tried = Namespace::create(&namespace::Config {
-        helper: program.to_owned(),
-        isolation: Isolation::Namespaces,
-        ruleset: None,
-        resolv_conf: None,
-    })
-    .await;
-    match tried {
+    let config = namespace::Config::new(program.to_owned(), Isolation::Namespaces);
+    match Namespace::create(&config).await {
         Ok(namespace) => {
             namespace.destroy().await;
             (

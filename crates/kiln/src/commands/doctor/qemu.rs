@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Stdio};
 
-use kiln_vm::qemu;
+use kiln_vm::{namespace::SYSTEM_PATH, qemu};
 use tokio::process::Command;
 
 use super::{
@@ -77,6 +77,8 @@ fn package(arch: &str) -> &'static str {
 async fn version_of(binary: &Path) -> Option<String> {
     let output = Command::new(binary)
         .arg("--version")
+        .env_clear()
+        .env("PATH", SYSTEM_PATH)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true)

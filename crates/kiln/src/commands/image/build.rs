@@ -10,6 +10,7 @@ use kiln_vm::{machine::GuestSpec, network::Network};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, Command},
+    sync::watch,
 };
 
 use super::{BOOT_DEADLINE, recipe};
@@ -17,7 +18,7 @@ use crate::{
     cli::{DEFAULT_CPUS, ImageBuildArgs},
     commands::run::interrupt,
     exit::{Exit, Failure},
-    host::{apt, machine, paths},
+    host::{apt, machine, paths, scratch::Scratch},
     ui,
 };
 
@@ -52,14 +53,18 @@ pub async fn run(args: &ImageBuildArgs) -> Result<Exit, Failure> {
         let distro = name.split('/').next().unwrap_or(&name);
         recipe::write(&images, distro).with_context(|| images.display().to_string())?;
     }
-    let exit = generate(args, &dir, &arch).await?;
+    let cancel = interrupt::cancel();
+    let exit = generate(args, &dir, &arch, cancel.clone()).await?;
     if known && exit == Exit::Success {
         recipe::link(&images, &name).with_context(|| images.display().to_string())?;
     }
-    if exit == Exit::Success
-        && let Err(failure) = freeze(&images, &name, &arch).await
-    {
-        ui::warning(&format!("no template was made: {}", failure.message));
+    if exit != Exit::Success {
+        return Ok(exit);
+    }
+    match interrupt::unless(cancel, freeze(&images, &name, &arch)).await {
+        Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
+        Err(failure) => ui::warning(&format!("no template was made: {}", failure.message)),
+        Ok(()) => {}
     }
     Ok(exit)
 }
@@ -68,13 +73,13 @@ pub async fn run(args: &ImageBuildArgs) -> Result<Exit, Failure> {
 async fn freeze(images: &Path, name: &str, arch: &str) -> Result<(), Failure> {
     let host = machine::look(images, BOOT_DEADLINE).await?;
     let image = machine::find_image(&host.machine, images, name, Some(arch)).await?;
-    let dir = tempfile::tempdir().map_err(Failure::host)?;
+    let scratch = Scratch::create()?;
     let spec = GuestSpec {
         image,
         memory_mib: None,
         cpus: DEFAULT_CPUS,
         network: Network::Public { allow: Vec::new() },
-        dir: dir.path().to_owned(),
+        dir: scratch.path(),
     };
     ui::note("making a template, so that guests start at once");
     host.machine
@@ -92,30 +97,23 @@ fn default_arch() -> &'static str {
     }
 }
 
-async fn generate(args: &ImageBuildArgs, dir: &Path, arch: &str) -> Result<Exit, Failure> {
+async fn generate(
+    args: &ImageBuildArgs,
+    dir: &Path,
+    arch: &str,
+    mut cancel: watch::Receiver<bool>,
+) -> Result<Exit, Failure> {
     ui::note(&format!(
         "building {} ({arch}) in {}",
         args.name,
         dir.display()
     ));
-    let mut command = Command::new(dir.join("genimg"));
-    command.arg(arch).current_dir(dir).stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Ctrl-C is passed on as a request to end, once, and not by the terminal.
-    command.process_group(0).kill_on_drop(true);
-    if let Some(mirror) = &args.mirror {
-        command.env("KILN_MIRROR", mirror);
-    }
-    if let Some(proxy) = apt::proxy() {
-        command.env("KILN_APT_PROXY", proxy);
-    }
-    let mut child = command
+    let mut child = genimg(args, dir, arch)
         .spawn()
         .with_context(|| format!("{}/genimg", dir.display()))?;
-    let mut cancel = interrupt::cancel();
     let (status, noise) = tokio::select! {
         done = follow(&mut child) => done?,
-        _ = cancel.wait_for(|cancelled| *cancelled) => {
+        () = interrupt::asked(&mut cancel) => {
             end(&mut child).await;
             return Ok(Exit::Interrupted);
         }
@@ -135,6 +133,21 @@ async fn generate(args: &ImageBuildArgs, dir: &Path, arch: &str) -> Result<Exit,
         "{}\nkiln: the image was not built (genimg: {status}); what was there before is untouched",
         last.join("\n")
     )))
+}
+
+fn genimg(args: &ImageBuildArgs, dir: &Path, arch: &str) -> Command {
+    let mut command = Command::new(dir.join("genimg"));
+    command.arg(arch).current_dir(dir).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Ctrl-C is passed on as a request to end, once, and not by the terminal.
+    command.process_group(0).kill_on_drop(true);
+    if let Some(mirror) = &args.mirror {
+        command.env("KILN_MIRROR", mirror);
+    }
+    if let Some(proxy) = apt::proxy() {
+        command.env("KILN_APT_PROXY", proxy);
+    }
+    command
 }
 
 /// Shows what the recipe says and keeps the end of what its tools say.

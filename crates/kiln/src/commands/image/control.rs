@@ -6,8 +6,8 @@
 //! `ssh -p PORT build@localhost` works here too.
 
 use std::{
-    fs::OpenOptions, net::Ipv4Addr, os::unix::fs::OpenOptionsExt as _, path::PathBuf, process::Stdio,
-    sync::Arc,
+    fs::OpenOptions, net::Ipv4Addr, os::unix::fs::OpenOptionsExt as _, path::PathBuf,
+    process::Stdio, sync::Arc, time::Duration,
 };
 
 use async_trait::async_trait;
@@ -20,7 +20,11 @@ use kiln_vm::{
     },
     ssh::{Dial, connect_private},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
 
 use super::{
     BOOT_DEADLINE,
@@ -29,6 +33,7 @@ use super::{
 };
 use crate::{
     cli::ControlArgs,
+    commands::run::interrupt,
     exit::{Exit, Failure},
     host::{machine, paths},
     ui,
@@ -36,6 +41,12 @@ use crate::{
 
 /// What upstream calls a QEMU that stays in the foreground.
 const FOREGROUND: &str = "qemu";
+/// The answer of a process that ended before it gave one.
+const LOST: Exit = Exit::Other(255);
+/// How long a process may take to end when its guest has.
+const ENDING: Duration = Duration::from_secs(10);
+/// How often it is looked whether something has happened.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs the command.
 pub async fn run(args: &ControlArgs) -> Result<Exit, Failure> {
@@ -46,14 +57,17 @@ pub async fn run(args: &ControlArgs) -> Result<Exit, Failure> {
             boot(args, arch, parse_port(port)?).await
         }
         ["boot", arch, port, _] => boot_in_background(args, arch, parse_port(port)?).await,
-        ["cleanup", port] => ask(parse_port(port)?, &["cleanup", port]).await,
+        ["cleanup", port] => cleanup(parse_port(port)?).await,
         ["install", port, packages @ ..] if !packages.is_empty() => {
-            call(args, parse_port(port)?, "install", packages).await
+            let call = call(args, parse_port(port)?, "install", packages);
+            interrupt::unless(interrupt::cancel(), call).await
         }
         ["add-repo", port, name, source] => {
-            call(args, parse_port(port)?, "add_repository", &[name, source]).await
+            let words = [*name, *source];
+            let call = call(args, parse_port(port)?, "add_repository", &words);
+            interrupt::unless(interrupt::cancel(), call).await
         }
-        ["sanity-check"] => check::run(&args.images, &args.image, None).await,
+        ["sanity-check"] => check::run(&args.images, &args.image, None, &args.allow).await,
         ["ssh", port, command @ ..] if !command.is_empty() => {
             let mut words = vec!["ssh", "-p", port, "build@localhost"];
             words.extend(command);
@@ -89,30 +103,58 @@ async fn find(args: &ControlArgs, arch: Option<&str>) -> Result<(QemuMachine, Im
 
 /// Boots a guest and has it until it ends, by `cleanup` or by itself.
 async fn boot(args: &ControlArgs, arch: &str, port: u16) -> Result<Exit, Failure> {
-    let (machine, image) = find(args, Some(arch)).await?;
+    let cancel = interrupt::cancel();
+    let looking = async {
+        let (machine, image) = find(args, Some(arch)).await?;
+        let network = super::network(&image, &args.allow).await?;
+        Ok(Hosted::new(machine, image, network))
+    };
+    let hosted = interrupt::unless(cancel.clone(), looking).await?;
     let path = socket(port)?;
     claim(&path)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .await
         .map_err(|error| Failure::host(format!("port {port}: {error}")))?;
-    let hosted = Hosted::new(machine, image).await;
     let server = Control::bind(&path, Arc::clone(&hosted) as _)
         .map_err(|error| Failure::host(format!("{}: {error}", path.display())))?;
     let server = tokio::spawn(server.serve());
-    let forward = |guest: Arc<QemuGuest>| {
-        tokio::spawn(forward(listener, guest));
-    };
-    let mut cancel = crate::commands::run::interrupt::cancel();
-    let ended = tokio::select! {
-        ended = hosted.boot_until_end(arch, port, forward) => ended,
-        _ = cancel.wait_for(|cancelled| *cancelled) => Ok(()),
-    };
+    let ended = live(&hosted, arch, port, listener, cancel).await;
     server.abort();
     let _ = std::fs::remove_file(&path);
     if ended.is_ok() {
         let _ = std::fs::remove_file(said(port)?);
     }
-    ended.map(|()| Exit::Success).map_err(Failure::host)
+    ended.map_err(Failure::host)
+}
+
+/// From a guest's boot to its end. The port is free then.
+async fn live(
+    hosted: &Hosted,
+    arch: &str,
+    port: u16,
+    listener: TcpListener,
+    mut cancel: watch::Receiver<bool>,
+) -> Result<Exit, String> {
+    let mut forwards = JoinSet::new();
+    let forward = |guest: Arc<QemuGuest>| {
+        forwards.spawn(forward(listener, guest));
+    };
+    // What is interrupted goes on to its end too: only then nothing of the
+    // guest is left.
+    let interrupted = async {
+        interrupt::asked(&mut cancel).await;
+        hosted.stop_all().await;
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
+        ended = hosted.boot_until_end(arch, port, forward) => ended,
+        () = interrupted => Ok(()),
+    };
+    forwards.shutdown().await;
+    if *cancel.borrow() {
+        return Ok(Exit::Interrupted);
+    }
+    ended.map(|()| Exit::Success)
 }
 
 /// A socket that nobody answers is left from a process that was killed.
@@ -153,8 +195,16 @@ async fn boot_in_background(args: &ControlArgs, arch: &str, port: u16) -> Result
     if let Some(images) = &args.images.images {
         command.arg("--images").arg(images);
     }
+    for address in &args.allow {
+        command.arg("--allow").arg(address);
+    }
     let said = said(port)?;
-    let log = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&said);
+    let log = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&said);
     let log = log.map_err(|error| Failure::host(format!("{}: {error}", said.display())))?;
     let mut child = command
         .args([&args.image, "boot", arch, &port.to_string(), FOREGROUND])
@@ -172,11 +222,30 @@ async fn boot_in_background(args: &ControlArgs, arch: &str, port: u16) -> Result
                 let _ = std::fs::remove_file(&said);
                 return Err(Failure::host(format!("the guest did not start ({status})\n{}", why.trim_end())));
             }
-            () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
+            () = tokio::time::sleep(LOOK) => {}
         }
         if path.exists() {
             return Ok(Exit::Success);
         }
+    }
+}
+
+/// Ends a guest. When this has ended another one can have the port.
+async fn cleanup(port: u16) -> Result<Exit, Failure> {
+    let asked = ask(port, &["cleanup", &port.to_string()]).await?;
+    if asked != Exit::Success && asked != LOST {
+        return Ok(asked);
+    }
+    // The process that has the guest ends with it, its answer given or not.
+    let path = socket(port)?;
+    let gone = async {
+        while path.exists() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    match tokio::time::timeout(ENDING, gone).await {
+        Ok(()) => Ok(Exit::Success),
+        Err(_) => Ok(asked),
     }
 }
 
@@ -194,7 +263,9 @@ async fn ask(port: u16, words: &[&str]) -> Result<Exit, Failure> {
 }
 
 fn no_guest(port: u16, error: &std::io::Error) -> Failure {
-    let said = said(port).ok().and_then(|path| std::fs::read_to_string(path).ok());
+    let said = said(port)
+        .ok()
+        .and_then(|path| std::fs::read_to_string(path).ok());
     let last = said.as_deref().and_then(|said| said.lines().last());
     let last = last.map_or_else(String::new, |line| format!("; the last one said: {line}"));
     Failure::usage(format!(

@@ -16,15 +16,35 @@ use tokio::{
     sync::{Mutex, watch},
 };
 
-use crate::{cli::DEFAULT_CPUS, commands::run::allow};
+use crate::{cli::DEFAULT_CPUS, host::scratch::Scratch};
 
 /// The guests of one image.
 pub struct Hosted {
     machine: QemuMachine,
     image: Image,
     network: Network,
-    guests: Mutex<HashMap<u16, watch::Receiver<State>>>,
-    stopped: watch::Sender<Option<u16>>,
+    guests: Mutex<Guests>,
+}
+
+#[derive(Default)]
+struct Guests {
+    by_port: HashMap<u16, Entry>,
+    /// Whether all of them are being stopped, and none may come any more.
+    closed: bool,
+}
+
+/// How others see a guest.
+#[derive(Clone)]
+struct Entry {
+    /// Closed once nothing of the guest is left.
+    state: watch::Receiver<State>,
+    stop: watch::Sender<bool>,
+}
+
+/// What the one has who boots a guest.
+struct Registered {
+    state: watch::Sender<State>,
+    stop: watch::Receiver<bool>,
 }
 
 /// How far a guest is.
@@ -33,25 +53,36 @@ enum State {
     Booting,
     Ready(Arc<QemuGuest>),
     Failed(String),
+    Ended,
+}
+
+impl Entry {
+    fn lives(&self) -> bool {
+        self.state.has_changed().is_ok()
+    }
+
+    /// Ends the guest and waits until nothing of it is left.
+    async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.state.changed().await.is_ok() {}
+    }
 }
 
 impl Hosted {
-    /// None yet. Guests reach the public internet and the host's mirror.
-    pub async fn new(machine: QemuMachine, image: Image) -> Arc<Self> {
-        let allow = allow::mirror().await;
+    /// None yet.
+    pub fn new(machine: QemuMachine, image: Image, network: Network) -> Arc<Self> {
         Arc::new(Self {
             machine,
             image,
-            network: Network::Public { allow },
+            network,
             guests: Mutex::default(),
-            stopped: watch::Sender::new(None),
         })
     }
 
     /// The guest with this port, as soon as it lets us in.
     pub async fn guest(&self, port: u16) -> Result<Arc<QemuGuest>, String> {
-        let state = self.guests.lock().await.get(&port).cloned();
-        let mut state = state.ok_or_else(|| format!("no guest has the port {port}"))?;
+        let entry = self.guests.lock().await.by_port.get(&port).cloned();
+        let mut state = entry.ok_or_else(|| no_guest(port))?.state;
         let settled = state
             .wait_for(|state| !matches!(state, State::Booting))
             .await;
@@ -62,17 +93,22 @@ impl Hosted {
         }
     }
 
-    async fn register(&self, port: u16) -> Result<watch::Sender<State>, String> {
-        let (sender, receiver) = watch::channel(State::Booting);
+    async fn register(&self, port: u16) -> Result<Registered, String> {
         let mut guests = self.guests.lock().await;
-        if guests
-            .get(&port)
-            .is_some_and(|state| state.has_changed().is_ok())
-        {
+        if guests.closed {
+            return Err("no guest is booted any more".into());
+        }
+        if guests.by_port.get(&port).is_some_and(Entry::lives) {
             return Err(format!("a guest has the port {port} already"));
         }
-        guests.insert(port, receiver);
-        Ok(sender)
+        let (state, seen) = watch::channel(State::Booting);
+        let (asked, stop) = watch::channel(false);
+        let entry = Entry {
+            state: seen,
+            stop: asked,
+        };
+        guests.by_port.insert(port, entry);
+        Ok(Registered { state, stop })
     }
 
     /// Boots a guest and stays until it has ended. `ready` is told once.
@@ -88,38 +124,63 @@ impl Hosted {
                 self.image.arch
             ));
         }
-        let sender = self.register(port).await?;
-        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        // The first to be made and so the last to be dropped: when others see
+        // it go, all of the guest has gone.
+        let Registered { state, mut stop } = self.register(port).await?;
+        let ended = self.live(&state, &mut stop, ready).await;
+        state.send_replace(match &ended {
+            Ok(()) => State::Ended,
+            Err(reason) => State::Failed(reason.clone()),
+        });
+        ended
+    }
+
+    async fn live(
+        &self,
+        state: &watch::Sender<State>,
+        stop: &mut watch::Receiver<bool>,
+        ready: impl FnOnce(Arc<QemuGuest>) + Send,
+    ) -> Result<(), String> {
+        let scratch = Scratch::create().map_err(|failure| failure.message)?;
         let spec = GuestSpec {
             image: self.image.clone(),
             memory_mib: None,
             cpus: DEFAULT_CPUS,
             network: self.network.clone(),
-            dir: dir.path().to_owned(),
+            dir: scratch.path(),
         };
-        let mut stopped = self.stopped.subscribe();
-        let stop = stopped.wait_for(|stopped| *stopped == Some(port));
         let guest = tokio::select! {
-            started = self.machine.start_guest(&spec) => started.map_err(|error| error.to_string()),
-            _ = stop => Err("the guest was stopped".to_owned()),
+            started = self.machine.start_guest(&spec) => started.map_err(|error| error.to_string())?,
+            _ = stop.wait_for(|stop| *stop) => return Err("the guest was stopped".to_owned()),
         };
-        let guest = match guest {
-            Ok(guest) => guest,
-            Err(reason) => {
-                sender.send_replace(State::Failed(reason.clone()));
-                return Err(reason);
-            }
-        };
-        sender.send_replace(State::Ready(Arc::clone(&guest)));
+        state.send_replace(State::Ready(Arc::clone(&guest)));
         ready(Arc::clone(&guest));
-        let mut stopped = self.stopped.subscribe();
         tokio::select! {
             _ = guest.gone() => {}
-            _ = stopped.wait_for(|stopped| *stopped == Some(port)) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
         }
         guest.stop().await;
         Ok(())
     }
+
+    /// Stops all guests and waits until nothing of them is left.
+    pub async fn stop_all(&self) {
+        let entries: Vec<Entry> = {
+            let mut guests = self.guests.lock().await;
+            guests.closed = true;
+            guests.by_port.drain().map(|(_, entry)| entry).collect()
+        };
+        for entry in &entries {
+            entry.stop.send_replace(true);
+        }
+        for entry in entries {
+            entry.stop().await;
+        }
+    }
+}
+
+fn no_guest(port: u16) -> String {
+    format!("no guest has the port {port}")
 }
 
 #[async_trait]
@@ -139,22 +200,26 @@ impl Host for Hosted {
     async fn wait(&self, port: u16) -> Result<(), String> {
         // `cmd_boot … &` may not have come yet.
         let registered = async {
-            while !self.guests.lock().await.contains_key(&port) {
+            while !self.guests.lock().await.by_port.contains_key(&port) {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
         let limit = self.machine.boot_deadline;
         if tokio::time::timeout(limit, registered).await.is_err() {
-            return Err(format!("no guest has the port {port}"));
+            return Err(no_guest(port));
         }
         self.guest(port).await.map(drop)
     }
 
+    /// The port is free when this has returned.
     async fn cleanup(&self, port: u16) -> Result<(), String> {
-        if !self.guests.lock().await.contains_key(&port) {
-            return Err(format!("no guest has the port {port}"));
+        let entry = self.guests.lock().await.by_port.get(&port).cloned();
+        entry.ok_or_else(|| no_guest(port))?.stop().await;
+        let mut guests = self.guests.lock().await;
+        // Somebody may have booted another one by now.
+        if !guests.by_port.get(&port).is_some_and(Entry::lives) {
+            guests.by_port.remove(&port);
         }
-        self.stopped.send_replace(Some(port));
         Ok(())
     }
 }

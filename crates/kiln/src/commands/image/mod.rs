@@ -9,8 +9,11 @@ mod recipe;
 
 use std::time::Duration;
 
+use kiln_vm::{image::Image, network::Network};
+
 use crate::{
     cli::ImageCommand,
+    commands::run::allow,
     exit::{Exit, Failure},
 };
 
@@ -22,9 +25,18 @@ pub async fn dispatch(command: ImageCommand) -> Result<Exit, Failure> {
     match command {
         ImageCommand::Build(args) => build::run(&args).await,
         ImageCommand::List { images, json } => list::run(&images, json),
-        ImageCommand::Check { name, arch, images } => {
-            check::run(&images, &name, arch.as_deref()).await
-        }
+        ImageCommand::Check {
+            name,
+            arch,
+            allow,
+            images,
+        } => check::run(&images, &name, arch.as_deref(), &allow).await,
         ImageCommand::Control(args) => control::run(&args).await,
     }
+}
+
+/// What an image's guests may reach.
+async fn network(image: &Image, options: &[String]) -> Result<Network, Failure> {
+    let distro = image.name.split('/').next().unwrap_or(&image.name);
+    allow::public(options, distro).await
 }

@@ -14,10 +14,10 @@
 //! newest [`KEPT`] runs stay.
 
 use std::{
-    collections::HashMap,
-    fs::{DirBuilder, File, OpenOptions},
+    collections::{HashMap, hash_map::Entry},
+    fs::{File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -25,54 +25,60 @@ use std::{
 
 use async_trait::async_trait;
 use kiln_worker::{Event, LogId, Outcome, ReportError, Reporter};
-use rustix::fs::FlockOperation;
 use tokio::sync::Mutex;
 
 use crate::{
     exit::Failure,
+    host::locked::{self, LOCK, LockedDir},
     ui::{self, display::Display},
 };
 
 /// How many runs stay.
 const KEPT: usize = 20;
-const LOCK: &str = "lock";
 const SCRATCH: &str = ".guest";
 const ARTIFACTS: &str = "artifacts";
-/// Folders whose making has not ended; never a run.
-const UNFINISHED: &str = ".new-";
 
 /// A run's folder, locked.
 pub struct Folder {
-    path: PathBuf,
-    _lock: File,
+    dir: LockedDir,
+    /// Whether there is anything in it for anybody.
+    used: bool,
 }
 
 impl Folder {
     /// Makes a new one, private to the user.
     pub fn create(runs: &Path) -> Result<Self, Failure> {
-        make(runs)
-            .map_err(|error| Failure::host(format!("the run's folder can't be made: {error}")))
+        let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
+        let name = format!("{now}-{}", std::process::id());
+        let dir = LockedDir::create(runs, &name, SCRATCH)
+            .map_err(|error| Failure::host(format!("the run's folder can't be made: {error}")))?;
+        Ok(Self { dir, used: false })
+    }
+
+    /// The run begins: its folder stays.
+    pub fn keep(&mut self) {
+        self.used = true;
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.dir.path()
     }
 
     /// How `kiln ssh` calls it.
     pub fn name(&self) -> String {
-        let name = self.path.file_name().unwrap_or_default();
+        let name = self.path().file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
     }
 
     /// For the guest while it lives.
     pub fn scratch(&self) -> PathBuf {
-        self.path.join(SCRATCH)
+        self.path().join(SCRATCH)
     }
 
     /// For what the run keeps.
     pub fn artifacts(&self) -> Result<PathBuf, Failure> {
-        let path = self.path.join(ARTIFACTS);
+        let path = self.path().join(ARTIFACTS);
         match std::fs::create_dir(&path) {
             Ok(()) => Ok(path),
             Err(error) => Err(Failure::host(format!("{}: {error}", path.display()))),
@@ -87,29 +93,16 @@ impl Folder {
     }
 }
 
-/// A run that fails before it has a guest leaves its folder without scratch.
+/// One that fails before it begins takes none of the places of those that did.
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(self.scratch());
+        let excess = if self.used {
+            self.scratch()
+        } else {
+            self.path().to_owned()
+        };
+        let _ = std::fs::remove_dir_all(excess);
     }
-}
-
-fn make(runs: &Path) -> io::Result<Folder> {
-    let context =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", runs.display()));
-    let mut private = DirBuilder::new();
-    private.recursive(true).mode(0o700);
-    private.create(runs).map_err(context)?;
-    let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
-    let name = format!("{now}-{}", std::process::id());
-    // Locked before it has its name, so that nobody takes it for a dead one.
-    let unfinished = runs.join(format!("{UNFINISHED}{name}"));
-    private.create(unfinished.join(SCRATCH)).map_err(context)?;
-    let lock = File::create(unfinished.join(LOCK)).map_err(context)?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    let path = runs.join(name);
-    std::fs::rename(&unfinished, &path).map_err(context)?;
-    Ok(Folder { path, _lock: lock })
 }
 
 /// Clears what dead runs left and removes all but the newest.
@@ -118,8 +111,10 @@ pub fn tidy(runs: &Path) {
     let mut alive = 0;
     for entry in std::fs::read_dir(runs).into_iter().flatten().flatten() {
         let path = entry.path();
-        if lives(&path) {
+        if locked::lives(&path) {
             alive += 1;
+        } else if locked::is_unfinished(&path) {
+            let _ = std::fs::remove_dir_all(path);
         } else {
             let _ = std::fs::remove_dir_all(path.join(SCRATCH));
             dead.push(path);
@@ -129,25 +124,6 @@ pub fn tidy(runs: &Path) {
     let excess = (dead.len() + alive).saturating_sub(KEPT).min(dead.len());
     for path in dead.iter().take(excess) {
         let _ = std::fs::remove_dir_all(path);
-    }
-}
-
-/// Whether somebody holds the run's lock. A folder still being made counts as
-/// living for a while, whether it has a lock already or not.
-fn lives(path: &Path) -> bool {
-    let unfinished = path
-        .file_name()
-        .is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
-    match File::open(path.join(LOCK)) {
-        Ok(lock) => rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err(),
-        Err(_) if unfinished => {
-            let age = path
-                .metadata()
-                .and_then(|meta| meta.modified())
-                .map(|time| time.elapsed());
-            !matches!(age, Ok(Ok(age)) if age.as_secs() > 60)
-        }
-        Err(_) => false,
     }
 }
 
@@ -169,6 +145,15 @@ impl Recorder {
             started: Instant::now(),
         }
     }
+
+    async fn write(&self, log: &LogId, bytes: &[u8]) -> io::Result<()> {
+        let mut files = self.files.lock().await;
+        let file = match files.entry(log.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(open(&self.run, log)?),
+        };
+        file.write_all(bytes)
+    }
 }
 
 #[async_trait]
@@ -179,16 +164,16 @@ impl Reporter for Recorder {
     }
 
     async fn append(&self, log: &LogId, bytes: &[u8]) -> Result<(), ReportError> {
-        let mut files = self.files.lock().await;
-        let file = match files.entry(log.clone()) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(open(&self.run, log)?),
-        };
-        file.write_all(bytes)?;
-        drop(files);
-        self.display
-            .append(self.started.elapsed(), log, bytes)
-            .await;
+        self.write(log, bytes).await?;
+        let at = self.started.elapsed();
+        self.display.append(at, log, bytes).await;
+        Ok(())
+    }
+
+    async fn narrate(&self, log: &LogId, bytes: &[u8]) -> Result<(), ReportError> {
+        self.write(log, bytes).await?;
+        let at = self.started.elapsed();
+        self.display.narrate(at, log, bytes).await;
         Ok(())
     }
 
@@ -223,7 +208,7 @@ fn log_path(run: &Path, log: &LogId) -> PathBuf {
 /// Puts the artifacts where the user asked for them.
 pub fn copy_artifacts(folder: &Folder, outcome: &Outcome, dir: &Path) -> Result<(), Failure> {
     for artifact in &outcome.artifacts {
-        let from = folder.path.join(ARTIFACTS).join(&artifact.file);
+        let from = folder.path().join(ARTIFACTS).join(&artifact.file);
         let to = dir.join(&artifact.file);
         let copied = match to.parent() {
             Some(parent) => {
@@ -258,6 +243,33 @@ mod tests {
         tidy(runs.path());
         assert!(living.scratch().is_dir());
         assert!(dead.is_dir() && !dead.join(SCRATCH).exists());
+    }
+
+    #[test]
+    fn a_run_that_never_began_leaves_nothing() {
+        let runs = tempfile::tempdir().unwrap();
+        let folder = Folder::create(runs.path()).unwrap();
+        let path = folder.path().to_owned();
+        drop(folder);
+        assert!(!path.exists());
+        let mut folder = Folder::create(runs.path()).unwrap();
+        folder.keep();
+        drop(folder);
+        assert!(path.is_dir() && !path.join(SCRATCH).exists());
+    }
+
+    #[test]
+    fn a_folder_that_is_being_made_is_left_alone() {
+        let runs = tempfile::tempdir().unwrap();
+        let making = runs.path().join(".new-20200101-000000-1");
+        std::fs::create_dir_all(making.join(SCRATCH)).unwrap();
+        File::create(making.join(LOCK)).unwrap();
+        for number in 0..30 {
+            std::fs::create_dir_all(runs.path().join(format!("20300101-0000{number:02}-1")))
+                .unwrap();
+        }
+        tidy(runs.path());
+        assert!(making.join(SCRATCH).is_dir());
     }
 
     #[test]

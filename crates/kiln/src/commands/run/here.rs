@@ -157,6 +157,7 @@ async fn archive(top: &Path, scratch: &Path, paths: &[PathBuf]) -> anyhow::Resul
         ])
         .arg(&list)
         .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
         .status()
         .await
         .context("tar")?;
@@ -172,6 +173,7 @@ async fn git(dir: &Path, args: &[&str]) -> anyhow::Result<Vec<u8>> {
         .arg(dir)
         .args(args)
         .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
         .output()
         .await
         .context("git")?;

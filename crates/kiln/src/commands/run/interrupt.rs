@@ -5,7 +5,10 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{exit::Exit, ui};
+use crate::{
+    exit::{Exit, Failure},
+    ui,
+};
 
 /// Becomes true with the first signal. The second one ends kiln at once: the
 /// guest dies with it, and the next run clears what is left.
@@ -31,4 +34,26 @@ pub fn cancel() -> watch::Receiver<bool> {
         });
     }
     receiver
+}
+
+/// Does something until a signal asks to end; it is dropped then.
+///
+/// # Errors
+/// Its own, or that it was interrupted.
+pub async fn unless<T>(
+    mut cancel: watch::Receiver<bool>,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => done,
+        () = asked(&mut cancel) => Err(Failure::interrupted()),
+    }
+}
+
+/// Waits for the first signal.
+pub async fn asked(cancel: &mut watch::Receiver<bool>) {
+    if cancel.wait_for(|cancelled| *cancelled).await.is_err() {
+        // Nobody could catch one.
+        std::future::pending::<()>().await;
+    }
 }

@@ -1,7 +1,7 @@
 //! `kiln run`: a manifest in a fresh guest on this machine.
 //!
 //! ```text
-//! manifest ─► secrets, variables, addresses ─► run folder ─► machine ─► kiln_worker::run
+//! manifest, secrets, variables ─► addresses ─► run folder ─► machine ─► kiln_worker::run
 //! ```
 //!
 //! Everything that the user may have got wrong is found before a guest starts.
@@ -21,19 +21,20 @@ use std::{
 
 use kiln_core::{
     job::JobStatus,
-    manifest::{Arch, Manifest},
+    manifest::{Arch, EnvName, Manifest},
 };
 use kiln_vm::{
     machine::{GuestSpec, Machine},
     qemu::accelerator::{Accelerator, TCG_WARNING},
 };
-use kiln_worker::{Cause, Job, Limits, Outcome};
+use kiln_worker::{Cause, Job, Limits, Outcome, Secret};
+use tokio::sync::watch;
 
 use super::manifest;
 use crate::{
     cli::RunArgs,
     exit::{Exit, Failure},
-    host::{self, paths},
+    host::{self, paths, scratch},
     ui::{self, display::Display},
 };
 use folder::{Folder, Recorder};
@@ -41,35 +42,53 @@ use folder::{Folder, Recorder};
 /// All logs of a job together, of which one task may have `--log-limit`.
 const JOB_LOG_LIMIT: u64 = 1 << 30;
 
+/// What the user asked for, read and right.
+struct Request {
+    manifest: Manifest,
+    secrets: Vec<Secret>,
+    environment: Vec<(EnvName, String)>,
+}
+
+/// A job and what is to run it.
+struct Prepared {
+    machine: Box<dyn Machine>,
+    job: Job,
+    folder: Folder,
+}
+
 /// Runs the command.
 pub async fn run(args: RunArgs) -> Result<Exit, Failure> {
-    let file = match &args.file {
-        Some(file) => file.clone(),
-        None => default_manifest(Path::new("."))?,
-    };
-    let manifest = read(&file, &args)?;
-    let secrets = secrets::gather(&manifest, &args.secret)?;
-    let environment = environment::parse(&args.env)?;
-    let network = allow::network(&args, &manifest).await?;
-    if let Some(dir) = &args.artifacts {
-        let made = std::fs::create_dir_all(dir);
-        made.map_err(|error| Failure::usage(format!("--artifacts {}: {error}", dir.display())))?;
-    }
+    let cancel = interrupt::cancel();
+    let args = Arc::new(args);
+    let mut prepared = interrupt::unless(cancel.clone(), prepare(&args)).await?;
+    prepared.folder.keep();
+    let outcome = supervise(&prepared, &args, cancel).await;
+    finish(&args, &prepared.folder, &outcome)
+}
+
+/// Everything before the job begins. Dropped half-way, it leaves nothing.
+async fn prepare(args: &Arc<RunArgs>) -> Result<Prepared, Failure> {
+    // A file may be a pipe that somebody fills slowly.
+    let reading = Arc::clone(args);
+    let request = tokio::task::spawn_blocking(move || read_request(&reading)).await;
+    let request = request.map_err(Failure::host)??;
+    let network = allow::network(args, &request.manifest).await?;
     let runs = paths::runs()?;
     folder::tidy(&runs);
+    scratch::tidy(&paths::scratch()?);
     let folder = Folder::create(&runs)?;
     let overlays = if args.here {
-        vec![here::overlay(Path::new("."), &manifest, &folder.scratch()).await?]
+        vec![here::overlay(Path::new("."), &request.manifest, &folder.scratch()).await?]
     } else {
         Vec::new()
     };
     let images = paths::images(&args.images)?;
-    let (machine, image) = machine(&args, &manifest, &images).await?;
+    let (machine, image) = machine(args, &request.manifest, &images).await?;
     let job = Job {
         id: 0,
         url: folder.path().display().to_string(),
-        environment,
-        secrets,
+        environment: request.environment,
+        secrets: request.secrets,
         overlays,
         artifacts_dir: folder.artifacts()?,
         deadline: args.timeout,
@@ -85,16 +104,43 @@ pub async fn run(args: RunArgs) -> Result<Exit, Failure> {
             network,
             dir: folder.scratch(),
         },
-        manifest,
+        manifest: request.manifest,
     };
-    let outcome = supervise(&*machine, &job, &folder, &args).await;
-    finish(&args, &folder, &outcome)
+    Ok(Prepared {
+        machine,
+        job,
+        folder,
+    })
 }
 
-async fn supervise(machine: &dyn Machine, job: &Job, folder: &Folder, args: &RunArgs) -> Outcome {
+/// The user's files and words; whatever is wrong with them is found here.
+fn read_request(args: &RunArgs) -> Result<Request, Failure> {
+    let file = match &args.file {
+        Some(file) => file.clone(),
+        None => default_manifest(Path::new("."))?,
+    };
+    let manifest = read(&file, args)?;
+    let secrets = secrets::gather(&manifest, &args.secret)?;
+    let environment = environment::parse(&args.env)?;
+    if let Some(dir) = &args.artifacts {
+        let made = std::fs::create_dir_all(dir);
+        made.map_err(|error| Failure::usage(format!("--artifacts {}: {error}", dir.display())))?;
+    }
+    Ok(Request {
+        manifest,
+        secrets,
+        environment,
+    })
+}
+
+async fn supervise(prepared: &Prepared, args: &RunArgs, cancel: watch::Receiver<bool>) -> Outcome {
+    let Prepared {
+        machine,
+        job,
+        folder,
+    } = prepared;
     let display = Arc::new(Display::new(args.json));
     let recorder = Recorder::new(folder.path(), Arc::clone(&display));
-    let cancel = interrupt::cancel();
     let hold = hold::AfterRun {
         shell: args.shell,
         keep: args.keep,
@@ -108,12 +154,16 @@ async fn supervise(machine: &dyn Machine, job: &Job, folder: &Folder, args: &Run
         let display = Arc::clone(&display);
         async move { display.spin().await }
     });
-    let outcome = kiln_worker::run(machine, job, &recorder, &hold, cancel).await;
+    let outcome = kiln_worker::run(&**machine, job, &recorder, &hold, cancel).await;
     spinner.abort();
     outcome
 }
 
 fn finish(args: &RunArgs, folder: &Folder, outcome: &Outcome) -> Result<Exit, Failure> {
+    // A log that takes no more does not take its own end either.
+    if let (Cause::LogLost, Some(reason)) = (&outcome.cause, &outcome.reason) {
+        ui::error(reason);
+    }
     if let Some(operator) = &outcome.operator {
         ui::note(operator);
     }

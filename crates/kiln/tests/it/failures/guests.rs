@@ -17,7 +17,7 @@ fn boot(kiln: &Kiln, name: &str) -> (Running, Process) {
         .args(PATIENCE)
         .args(["--no-network"]);
     let running = run.takes_turns(false).start();
-    let guest = member(running.pid(), "qemu-system");
+    let guest = member(running.pid(), "-nodefaults");
     (running, guest)
 }
 

@@ -83,7 +83,7 @@ fn a_pipe_without_a_writer_is_not_waited_for() {
 fn locked(kiln: &Kiln) -> PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
     let file = kiln.file("locked.yml", "image: a\n");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).expect("a mode");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).expect("a mode");
     file
 }
 

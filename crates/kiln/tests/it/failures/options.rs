@@ -129,7 +129,9 @@ fn artifacts_that_can_not_be_kept_are_all_named_and_the_others_stay() {
 #[test]
 fn an_artifact_of_two_lines_is_refused_before_anything_runs() {
     let kiln = Kiln::dummy();
-    let ended = kiln.run(&format!("artifacts: [\"two\\nlines\"]\n{TASK}")).expect_status(2);
+    let ended = kiln
+        .run(&format!("artifacts: [\"two\\nlines\"]\n{TASK}"))
+        .expect_status(2);
     ended.expect_stderr("the artifact `two\\nlines` has a control character in it");
 }
 

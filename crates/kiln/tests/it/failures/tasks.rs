@@ -18,7 +18,10 @@ fn memory_until_the_end(running: Running) -> (u64, Ended) {
     let (since, mut most) = (Instant::now(), 0);
     while let Some(kib) = high_water(&fs::read_to_string(&status).unwrap_or_default()) {
         most = most.max(kib << 10);
-        assert!(since.elapsed() < Duration::from_secs(170), "it does not end");
+        assert!(
+            since.elapsed() < Duration::from_secs(170),
+            "it does not end"
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
     (most, running.end())
@@ -34,10 +37,18 @@ fn high_water(status: &str) -> Option<u64> {
 fn a_guest_that_ends_in_a_task_fails_the_build_and_says_how() {
     let kiln = Kiln::new();
     for (how, why) in [
-        ("sudo poweroff -f", "task end: the guest was powered off from inside"),
-        ("echo c | sudo tee /proc/sysrq-trigger", "task end: the guest's kernel panicked"),
+        (
+            "sudo poweroff -f",
+            "task end: the guest was powered off from inside",
+        ),
+        (
+            "echo c | sudo tee /proc/sysrq-trigger",
+            "task end: the guest's kernel panicked",
+        ),
     ] {
-        let manifest = format!("tasks:\n- end: |\n    echo before\n    {how}\n    sleep 60\n- next: echo no\n");
+        let manifest = format!(
+            "tasks:\n- end: |\n    echo before\n    {how}\n    sleep 60\n- next: echo no\n"
+        );
         let ended = kiln.run(&manifest).args(["--no-network"]).expect_status(1);
         ended.expect_line("end", "before").expect_log(why);
         tells_nothing_of_the_host(&ended, &harness::images());
@@ -48,9 +59,12 @@ fn a_guest_that_ends_in_a_task_fails_the_build_and_says_how() {
 #[test]
 fn a_task_that_ends_its_own_ssh_session_fails_and_says_so() {
     let kiln = Kiln::new();
-    let manifest = "tasks:\n- cut: |\n    echo before\n    sudo pkill -f 'sshd: build'\n    sleep 60\n";
+    let manifest =
+        "tasks:\n- cut: |\n    echo before\n    sudo pkill -f 'sshd: build'\n    sleep 60\n";
     let ended = kiln.run(manifest).args(["--no-network"]).expect_status(1);
-    ended.expect_line("cut", "before").expect_log("task cut: the connection to the guest was lost");
+    ended
+        .expect_line("cut", "before")
+        .expect_log("task cut: the connection to the guest was lost");
     tells_nothing_of_the_host(&ended, &harness::images());
 }
 
@@ -67,15 +81,27 @@ fn a_full_disk_and_any_bytes_are_a_tasks_own_matter() {
 - line: head -c 100M /dev/zero | tr '\0' x
 - after: echo still here
 ";
-    let run = kiln.run(manifest).args(["--no-network", "--log-limit", "1M"]);
+    let run = kiln
+        .run(manifest)
+        .args(["--no-network", "--log-limit", "1M"]);
     let (memory, ended) = memory_until_the_end(run.start());
     assert_eq!(ended.status.code(), Some(0), "{ended}");
     assert!(memory < FLAT, "{memory} bytes");
-    assert!(ended.task_log("fill").contains("No space left on device"), "{ended}");
+    assert!(
+        ended.task_log("fill").contains("No space left on device"),
+        "{ended}"
+    );
     let bytes = ended.task_log_bytes("bytes");
-    assert!(bytes.windows(9).any(|found| found == b"a\0b\xff\x1b[2Jc"), "{ended}");
+    assert!(
+        bytes.windows(9).any(|found| found == b"a\0b\xff\x1b[2Jc"),
+        "{ended}"
+    );
     assert!(ended.task_log_bytes("line").len() < (1 << 20) + 1000);
-    assert!(ended.task_log("line").contains("the limit of 1 MiB for this log is reached"));
+    assert!(
+        ended
+            .task_log("line")
+            .contains("the limit of 1 MiB for this log is reached")
+    );
     ended.expect_line("after", "still here");
 }
 
@@ -83,7 +109,9 @@ fn a_full_disk_and_any_bytes_are_a_tasks_own_matter() {
 fn a_fork_bomb_and_a_flood_end_at_the_deadline() {
     let kiln = Kiln::new();
     let manifest = "tasks:\n- bomb: |\n    bomb() { bomb | bomb & }; bomb\n    yes\n";
-    let run = kiln.run(manifest).args(["--no-network", "--log-limit", "1M", "--timeout", "40s"]);
+    let run = kiln
+        .run(manifest)
+        .args(["--no-network", "--log-limit", "1M", "--timeout", "40s"]);
     let running = run.start();
     running.wait_for_stdout("task bomb");
     let processes = family(running.pid());
@@ -99,7 +127,9 @@ fn a_fork_bomb_and_a_flood_end_at_the_deadline() {
 fn two_gigabytes_of_output_take_no_memory() {
     let kiln = Kiln::dummy();
     for how in ["flood 1000000000 long", "flood 1000000000"] {
-        let run = kiln.run(&format!("tasks:\n- flood: {how}\n")).args(["--log-limit", "1M"]);
+        let run = kiln
+            .run(&format!("tasks:\n- flood: {how}\n"))
+            .args(["--log-limit", "1M"]);
         let (memory, ended) = memory_until_the_end(run.start());
         assert_eq!(ended.status.code(), Some(0), "{ended}");
         assert!(memory < FLAT, "{memory} bytes of {how}");

@@ -47,11 +47,6 @@ impl fmt::Display for Ended {
 }
 
 impl Ended {
-    /// Its bytes on standard output.
-    pub fn stdout_bytes(&self) -> &[u8] {
-        &self.stdout
-    }
-
     /// Standard output, as text.
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()

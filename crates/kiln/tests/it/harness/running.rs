@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -43,43 +42,45 @@ fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a program has said so far.
-struct Heard {
-    bytes: Arc<(Mutex<Vec<u8>>, Condvar)>,
-    reader: JoinHandle<()>,
+/// What a program has said so far, and whether whoever could say more has ended.
+#[derive(Default)]
+struct Said {
+    bytes: Vec<u8>,
+    ended: bool,
 }
+
+struct Heard(Arc<(Mutex<Said>, Condvar)>);
 
 impl Heard {
     fn listen(stream: Option<impl Read + Send + 'static>) -> Self {
-        let bytes = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
-        let heard = Arc::clone(&bytes);
-        let mut stream = stream.expect("a pipe");
-        let reader = std::thread::spawn(move || {
+        let heard = Arc::<(Mutex<Said>, Condvar)>::default();
+        let (said, mut stream) = (Arc::clone(&heard), stream.expect("a pipe"));
+        std::thread::spawn(move || {
             let mut piece = vec![0; 64 * 1024];
             while let Ok(length @ 1..) = stream.read(&mut piece) {
-                open(&heard.0).extend_from_slice(&piece[..length]);
-                heard.1.notify_all();
+                open(&said.0).bytes.extend_from_slice(&piece[..length]);
+                said.1.notify_all();
             }
+            open(&said.0).ended = true;
+            said.1.notify_all();
         });
-        Self { bytes, reader }
+        Self(heard)
     }
 
     fn so_far(&self) -> Vec<u8> {
-        open(&self.bytes.0).clone()
+        open(&self.0.0).bytes.clone()
+    }
+
+    fn ended(&self) -> bool {
+        open(&self.0.0).ended
     }
 
     fn wait_for(&self, text: &str, limit: Duration) -> bool {
-        let missing = |bytes: &mut Vec<u8>| !String::from_utf8_lossy(bytes).contains(text);
-        let waited = self
-            .bytes
-            .1
-            .wait_timeout_while(open(&self.bytes.0), limit, missing);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
-    }
-
-    /// Whether whoever could say something has ended.
-    fn ended(&self) -> bool {
-        self.reader.is_finished()
+        let has = |said: &Said| String::from_utf8_lossy(&said.bytes).contains(text);
+        let go_on = |said: &mut Said| !has(said) && !said.ended;
+        let (said, changed) = &*self.0;
+        let waited = changed.wait_timeout_while(open(said), limit, go_on);
+        has(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 }
 
@@ -177,7 +178,10 @@ impl Running {
             if self.left().is_zero() {
                 let said = self.said();
                 self.kill();
-                panic!("killed after {:?} (status so far: {status:?}): {said}", self.limit);
+                panic!(
+                    "killed after {:?} (status so far: {status:?}): {said}",
+                    self.limit
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         };
