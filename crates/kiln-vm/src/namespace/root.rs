@@ -47,6 +47,8 @@ const DEVICES: &[&str] = &[
 /// One user and group, for programs that ask who they are.
 const PASSWD: &str = "root:x:0:0:root:/tmp:/bin/sh\n";
 const GROUP: &str = "root:x:0:\n";
+/// For a script's plain `ssh … build@localhost`.
+const HOSTS: &str = "127.0.0.1 localhost\n";
 /// Where the new root is put together. Every system has it.
 const STAGE: &str = "/tmp";
 
@@ -171,6 +173,7 @@ fn furnish(root: &Path, resolv_conf: Option<&str>) -> io::Result<()> {
     }
     fs::write(root.join("etc/passwd"), PASSWD)?;
     fs::write(root.join("etc/group"), GROUP)?;
+    fs::write(root.join("etc/hosts"), HOSTS)?;
     if let Some(text) = resolv_conf {
         fs::write(root.join("etc/resolv.conf"), text)?;
     }

@@ -6,8 +6,8 @@
 //! `ssh -p PORT build@localhost` works here too.
 
 use std::{
-    fs::OpenOptions, net::Ipv4Addr, os::unix::fs::OpenOptionsExt as _, path::PathBuf,
-    process::Stdio, sync::Arc, time::Duration,
+    fs::OpenOptions, io::ErrorKind, net::Ipv4Addr, os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf, process::Stdio, sync::Arc, time::Duration,
 };
 
 use async_trait::async_trait;
@@ -42,7 +42,7 @@ use crate::{
 /// What upstream calls a QEMU that stays in the foreground.
 const FOREGROUND: &str = "qemu";
 /// The answer of a process that ended before it gave one.
-const LOST: Exit = Exit::Other(255);
+const LOST: u8 = 255;
 /// How long a process may take to end when its guest has.
 const ENDING: Duration = Duration::from_secs(10);
 /// How often it is looked whether something has happened.
@@ -232,12 +232,16 @@ async fn boot_in_background(args: &ControlArgs, arch: &str, port: u16) -> Result
 
 /// Ends a guest. When this has ended another one can have the port.
 async fn cleanup(port: u16) -> Result<Exit, Failure> {
-    let asked = ask(port, &["cleanup", &port.to_string()]).await?;
-    if asked != Exit::Success && asked != LOST {
-        return Ok(asked);
+    let words = ["cleanup".to_owned(), port.to_string()];
+    let (request, stdin) = client::parse(&words).map_err(Failure::usage)?;
+    let path = socket(port)?;
+    match client::run(&path, &request, stdin).await {
+        Ok(0 | LOST) => {}
+        Ok(status) => return Ok(Exit::Other(status)),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        Err(error) => return Err(no_guest(port, &error)),
     }
     // The process that has the guest ends with it, its answer given or not.
-    let path = socket(port)?;
     let gone = async {
         while path.exists() {
             tokio::time::sleep(LOOK).await;
@@ -245,7 +249,9 @@ async fn cleanup(port: u16) -> Result<Exit, Failure> {
     };
     match tokio::time::timeout(ENDING, gone).await {
         Ok(()) => Ok(Exit::Success),
-        Err(_) => Ok(asked),
+        Err(_) => Err(Failure::host(format!(
+            "the guest with the port {port} was asked to end, and the process that has it did not"
+        ))),
     }
 }
 

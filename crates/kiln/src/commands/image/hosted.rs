@@ -151,7 +151,7 @@ impl Hosted {
         };
         let guest = tokio::select! {
             started = self.machine.start_guest(&spec) => started.map_err(|error| error.to_string())?,
-            _ = stop.wait_for(|stop| *stop) => return Err("the guest was stopped".to_owned()),
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
         };
         state.send_replace(State::Ready(Arc::clone(&guest)));
         ready(Arc::clone(&guest));

@@ -156,15 +156,15 @@ fn functions_are_given_no_part_of_the_host_by_qemus_options() {
         ("-device vfio-pci,host=1", "the device `vfio-pci`"),
         (
             "-device virtio-net-pci,romfile=/etc/passwd",
-            "names something of the host",
+            "romfile=/etc/passwd`, which kiln does not give",
         ),
         (
             "-smbios type=11,path=/etc/passwd",
-            "names a file of the host",
+            "which kiln does not give to images",
         ),
         (
             "-global virtio-rng-pci.romfile=/etc/passwd",
-            "names a file of the host",
+            "which kiln does not give to images",
         ),
         (
             "-object memory-backend-file,mem-path=/x,id=a,size=1M",
