@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     super::command::{self, Ram},
-    Boot,
+    Boot, Failed,
 };
 
 /// A template's name: a digest of the image's version, the architecture,
@@ -22,7 +22,7 @@ pub(super) struct Key {
 const VERSION: &str = "1";
 
 impl Key {
-    pub async fn of(boot: &Boot<'_>, cache: &Path) -> Result<Self, String> {
+    pub async fn of(boot: &Boot<'_>, cache: &Path) -> Result<Self, Failed> {
         let image = &boot.spec.image;
         let (of, remembered) = (image.clone(), cache.to_owned());
         // Some hundred megabytes are read when they are new.
@@ -33,8 +33,7 @@ impl Key {
             .map_err(|error| format!("{} can't be read: {error}", image.name))?;
         let line = boot
             .machine
-            .command_line(boot.request, boot.spec, Some(Ram::Private), true)
-            .map_err(|error| error.to_string())?;
+            .command_line(boot.request, boot.spec, Some(Ram::Private), true)?;
         let program = line.argv.first().cloned().unwrap_or_default();
         let version = command::version(&program).await.unwrap_or_default();
         // Where this one guest's files are says nothing of the template.
@@ -57,7 +56,7 @@ impl Key {
                 .chars()
                 .take(32)
                 .collect(),
-            image: format!("{} {}", image.name, image.arch),
+            image: format!("{} {} {}", image.base.display(), image.name, image.arch),
             digest,
         })
     }

@@ -50,6 +50,9 @@ const UNFINISHED: &str = ".new-";
 /// How many templates are kept, of a few hundred megabytes each.
 const KEPT: usize = 8;
 
+/// When a mark beside the templates is of no use any more.
+const FORGOTTEN: Duration = Duration::from_hours(30 * 24);
+
 /// How often a template that somebody else makes is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -249,8 +252,18 @@ impl Templates {
     }
 
     /// Removes what makers left that were killed: whoever makes a template
-    /// holds its lock. Our own is held by us.
+    /// holds its lock. Our own is held by us. Marks of templates that nobody
+    /// asked for in a long time go too.
     fn remove_dead(&self) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let age = entry
+                .metadata()
+                .and_then(|meta| meta.modified())
+                .map(|time| time.elapsed());
+            if entry.path().is_file() && matches!(age, Ok(Ok(age)) if age > FORGOTTEN) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
         for dir in directories(&self.dir) {
             let name = dir.file_name().unwrap_or_default().to_string_lossy();
             let Some(key) = name.strip_prefix(UNFINISHED) else {
