@@ -1,4 +1,8 @@
 //! The command line. Help texts, man pages and completions come from here.
+#![expect(
+    rustdoc::broken_intra_doc_links,
+    reason = "brackets in a help text are its user's, not links"
+)]
 
 use std::{path::PathBuf, time::Duration};
 
