@@ -25,10 +25,10 @@ bindir ?= $(prefix)/bin
 mandir ?= $(prefix)/share/man
 datadir ?= $(prefix)/share
 
-.PHONY: help build demo test check fmt clippy deny doc shell fuzz man install clean
+.PHONY: help build demo test check fmt clippy deny doc shell bench-start fuzz man install clean
 
 help: ## say what there is to make
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 build: ## build target/release/kiln
 	@scripts/setup build
@@ -69,6 +69,12 @@ doc: ## does the documentation build without warnings?
 shell: ## shellcheck of the scripts
 	shellcheck scripts/setup scripts/test-images scripts/count-tests .ci/run fuzz/run
 	shellcheck --exclude=SC1091,SC2034,SC2154 images/debian/genimg images/debian/guest-* images/debian/*/genimg
+
+bench-start: ## how long to the first task's output, by the seed's way, cold, from a template
+	@scripts/setup build run images tests
+	cargo build --release --locked
+	@scripts/test-images $(KILN) $(KILN_TEST_IMAGES)
+	@scripts/bench-start $(KILN) $(KILN_TEST_IMAGES)
 
 fuzz: ## run each fuzzer for FUZZ_SECONDS
 	@scripts/setup build fuzz

@@ -286,6 +286,9 @@ fn set_up(isolated: bool, rules: Option<OwnedFd>, files: &Files) -> io::Result<u
         .to_str()
         .and_then(|pid| pid.parse().ok())
         .ok_or_else(|| io::Error::other("/proc/self makes no sense"))?;
+    // Nobody inside needs namespaces of its own, which would give it rights in
+    // them. Where the setting can't be written, no_new_privs has to do.
+    let _ = std::fs::write("/proc/sys/user/max_user_namespaces", "0");
     root::enter(files)?;
     rustix::system::sethostname(b"kiln")?;
     netlink::bring_loopback_up().map_err(|error| context("loopback", &error))?;

@@ -246,7 +246,8 @@ impl Guest for QemuGuest {
         }
         let mut reason = "";
         let running = &self.running;
-        let login = ready::first_login(&**running, &running.qmp, running.guest_port, &mut reason);
+        let (qmp, port) = (&running.qmp, running.guest_port);
+        let login = ready::first_login(&**running, qmp, port, ready::Guest::IsUp, &mut reason);
         let session = tokio::select! {
             session = timeout(RELOGIN, login) => session.map_err(|_| GuestError::Login)?,
             gone = running.gone() => return Err(GuestError::Gone(gone)),

@@ -105,7 +105,7 @@ impl QemuMachine {
         let origin = Origin::cold(&spec.image, size);
         let started = self.launch(&functions, &request, spec, origin).await?;
         watch.lap("namespace, uplink, QEMU");
-        match self.first_login(&started).await {
+        match self.first_login(&started, ready::Guest::Boots).await {
             Ok(session) => {
                 watch.lap("boot and login");
                 Ok(QemuGuest::new(started.running, session))

@@ -3,9 +3,9 @@
 //! QEMU accepts a connection at once and only then asks the guest. While the
 //! guest has no network yet, that attempt hangs and would be noticed seconds
 //! late; while its SSH server works on an answer, giving up would make it
-//! start over. QEMU tells the two apart (`info usernet`): an attempt that the
-//! guest has not accepted is replaced every 100 ms, one that it has accepted
-//! is waited for.
+//! start over. QEMU tells the two apart (`info usernet`): an attempt that a
+//! booting guest has not accepted is replaced within 100 ms, one that it has
+//! accepted is waited for.
 
 use std::time::Duration;
 
@@ -17,13 +17,28 @@ use tokio::{
 use super::qmp::Qmp;
 use crate::ssh::{Dial, LoginError, Session};
 
-/// How often an attempt is looked at.
-const LOOK: Duration = Duration::from_millis(50);
-/// How long an attempt may hang that the guest has not accepted.
-const UNANSWERED: Duration = Duration::from_millis(100);
+/// How often an attempt is looked at, and the pause between two.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long an attempt may hang in a guest that boots: it may have been made
+/// before the guest had a network, and is lost then.
+const BOOTING: Duration = Duration::from_millis(60);
+/// On a host so busy that a guest takes this long to boot, it may also take
+/// longer than that to accept.
+const SLOW_BOOT: Duration = Duration::from_secs(15);
+/// How long an attempt may hang in a guest that is up, or slow.
+const UP: Duration = Duration::from_secs(1);
 /// How long an accepted one may be silent. On a busy host an emulated SSH
 /// server takes seconds for its first word.
 const SILENT: Duration = Duration::from_mins(1);
+
+/// What is known of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guest {
+    /// It boots.
+    Boots,
+    /// It has a network.
+    IsUp,
+}
 
 /// Logs in as soon as the guest lets us; for ever, until it does. The last
 /// reason why not is left in `reason`.
@@ -31,13 +46,19 @@ pub(super) async fn first_login(
     guest: &dyn Dial,
     qmp: &Qmp,
     guest_port: u16,
+    state: Guest,
     reason: &mut &'static str,
 ) -> Session {
+    let started = Instant::now();
     loop {
+        let patience = match state {
+            Guest::Boots if started.elapsed() < SLOW_BOOT => BOOTING,
+            _ => UP,
+        };
         // An older session of ours looks the same in QEMU's table.
         let before = accepted_by_guest(qmp, guest_port).await;
         if let Some(stream) = guest.dial().await {
-            match answer(&stream, qmp, guest_port, before).await {
+            match answer(&stream, qmp, guest_port, (before, patience)).await {
                 Answer::Spoke => match Session::login(stream).await {
                     Ok(session) => return session,
                     Err(error) => *reason = words(error),
@@ -75,7 +96,12 @@ enum Answer {
 
 /// Waits for the guest's server on this attempt; `before` connections were
 /// accepted before it.
-async fn answer(stream: &TcpStream, qmp: &Qmp, guest_port: u16, before: usize) -> Answer {
+async fn answer(
+    stream: &TcpStream,
+    qmp: &Qmp,
+    guest_port: u16,
+    (before, patience): (usize, Duration),
+) -> Answer {
     let started = Instant::now();
     let mut first = [0];
     loop {
@@ -86,7 +112,7 @@ async fn answer(stream: &TcpStream, qmp: &Qmp, guest_port: u16, before: usize) -
             },
             () = sleep(LOOK) => {}
         }
-        if started.elapsed() < UNANSWERED {
+        if started.elapsed() < patience {
             continue;
         }
         if accepted_by_guest(qmp, guest_port).await <= before {

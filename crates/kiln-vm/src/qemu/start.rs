@@ -108,10 +108,15 @@ impl QemuMachine {
     }
 
     /// Waits until the guest lets us in.
-    pub(super) async fn first_login(&self, started: &Started) -> Result<Session, StartError> {
+    pub(super) async fn first_login(
+        &self,
+        started: &Started,
+        state: ready::Guest,
+    ) -> Result<Session, StartError> {
         let running = &started.running;
         let mut reason = "its SSH server never answered";
-        let login = ready::first_login(&**running, &running.qmp, running.guest_port, &mut reason);
+        let (qmp, port) = (&running.qmp, running.guest_port);
+        let login = ready::first_login(&**running, qmp, port, state, &mut reason);
         tokio::select! {
             login = timeout(self.boot_deadline, login) => login.map_err(|_| StartError::NoLogin {
                 reason,

@@ -15,6 +15,7 @@ use super::{
     super::{
         command::Ram,
         qmp::Qmp,
+        ready,
         start::{Origin, Started},
     },
     Boot, Failed, MEMORY, STATE, identity, memory,
@@ -69,7 +70,10 @@ pub(super) async fn guest(boot: &Boot<'_>, dir: &Path) -> Result<Frozen, Failed>
 }
 
 async fn freeze(boot: &Boot<'_>, started: &Started, dir: &Path) -> Result<Frozen, Failed> {
-    let session = boot.machine.first_login(started).await?;
+    let session = boot
+        .machine
+        .first_login(started, ready::Guest::Boots)
+        .await?;
     let supported = identity::supported(&session).await;
     if !supported.map_err(|error| error.to_string())? {
         return Ok(Frozen::Unsuited(

@@ -16,6 +16,7 @@ use super::{
         QemuGuest,
         command::Ram,
         qmp::Qmp,
+        ready,
         start::{Origin, Started, Stopwatch},
     },
     Boot, DISK, MEMORY, STATE,
@@ -68,7 +69,7 @@ async fn revive(
     let qmp = &started.running.qmp;
     load(qmp, template).await?;
     watch.lap("template: state");
-    let session = boot.machine.first_login(started).await;
+    let session = boot.machine.first_login(started, ready::Guest::IsUp).await;
     let session = session.map_err(|error| error.to_string())?;
     watch.lap("template: login");
     identity::renew(&session, &boot.spec.image.arch).await?;
