@@ -42,13 +42,27 @@ pub(super) fn remembered(dir: &Path, cache: &Path) -> io::Result<String> {
         signature.update(format!("{} {stamp:?}\n", file.display()));
     }
     let path = cache.join(format!("{}.digest", hex(&signature.finalize())));
-    if let Ok(digest) = std::fs::read_to_string(&path) {
-        return Ok(digest);
+    match std::fs::read_to_string(&path) {
+        Ok(digest) if is_digest(&digest) => return Ok(digest),
+        _ => {}
     }
     let digest = of_directory(dir)?;
     // It is computed again next time, that's all.
-    let _ = std::fs::create_dir_all(cache).and_then(|()| std::fs::write(&path, &digest));
+    let _ = keep(&path, cache, &digest);
     Ok(digest)
+}
+
+/// Whole or not at all: another kiln may be reading.
+fn keep(path: &Path, cache: &Path, digest: &str) -> io::Result<()> {
+    std::fs::create_dir_all(cache)?;
+    let mut file = tempfile::NamedTempFile::new_in(cache)?;
+    io::Write::write_all(&mut file, digest.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The directory itself may be a link: `debian/stable` is one.

@@ -344,6 +344,8 @@ async fn accept(listener: Option<&tokio::net::TcpListener>) -> tokio::net::TcpSt
                 if let Ok((stream, _)) = listener.accept().await {
                     return stream;
                 }
+                // No descriptor is left: there may be one later.
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }

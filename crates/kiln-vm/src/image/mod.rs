@@ -35,8 +35,7 @@ impl Image {
         self.dir.join(&self.arch).join("root.img.qcow2")
     }
 
-    /// All that a machine reads of it: its own directory, its distribution's,
-    /// and what links in them lead to.
+    /// All that a machine reads of it: the images, and what links lead to.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut files = files_of(&self.base, &self.dir);
         let disk = self.disk();
@@ -67,13 +66,10 @@ impl Image {
 
 /// The directories of an image, whatever links lead there.
 fn files_of(base: &std::path::Path, dir: &std::path::Path) -> Vec<PathBuf> {
-    let mut files = vec![base.to_owned()];
-    for path in [base, dir] {
-        if let Ok(real) = path.canonicalize() {
-            files.extend(real.parent().filter(|_| path == dir).map(PathBuf::from));
-            files.push(real);
-        }
-    }
+    // A distribution or a release in it may be a link to elsewhere.
+    let inside = dir.ancestors().take_while(|path| path.starts_with(base));
+    let real = inside.filter_map(|path| path.canonicalize().ok());
+    let mut files: Vec<PathBuf> = real.chain([base.to_owned()]).collect();
     files.sort();
     files.dedup();
     files

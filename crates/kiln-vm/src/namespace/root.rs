@@ -57,21 +57,23 @@ pub(super) fn enter(files: &Files) -> io::Result<()> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private)?;
     // Opened before anything is mounted over them.
-    let visible = PROGRAMS
+    let host = PROGRAMS.iter().chain(SETTINGS).chain(DEVICES);
+    let host = host.map(|path| (Path::new(*path), Links::Kept));
+    let asked = files
+        .visible
         .iter()
-        .chain(SETTINGS)
-        .chain(DEVICES)
-        .map(Path::new)
-        .chain(files.visible.iter().map(PathBuf::as_path));
-    let sources: Vec<Source> = visible
-        .filter_map(|path| Source::open(path).transpose())
-        .collect::<io::Result<_>>()?;
+        .map(|path| (path.as_path(), Links::Followed));
+    let sources = host
+        .chain(asked)
+        .filter_map(|(path, links)| Source::open(path, links).transpose());
+    let sources: Vec<Source> = sources.collect::<io::Result<_>>()?;
     let own = match &files.own {
-        Some(path) => Source::open(path)?,
+        Some(path) => Source::open(path, Links::Followed)?,
         None => None,
     };
     let tmpfs = MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount("tmpfs", STAGE, "tmpfs", tmpfs, c"mode=0755,size=16m")?;
+    rustix::mount::mount("tmpfs", STAGE, "tmpfs", tmpfs, c"mode=0755,size=16m")
+        .map_err(|error| super::helper::context(STAGE, &error.into()))?;
     let root = Path::new(STAGE);
     furnish(root, files.resolv_conf.as_deref())?;
     for source in &sources {
@@ -102,15 +104,28 @@ enum Kind {
     Mount { fd: OwnedFd, dir: bool },
 }
 
+/// What becomes of a link.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Links {
+    /// It is a link inside too: `/bin → usr/bin`.
+    Kept,
+    /// What it leads to is seen in its place: where that is may not be seen.
+    Followed,
+}
+
 impl Source {
     /// What is not there need not be seen.
-    fn open(path: &Path) -> io::Result<Option<Self>> {
-        let meta = match fs::symlink_metadata(path) {
+    fn open(path: &Path, links: Links) -> io::Result<Option<Self>> {
+        let meta = match links {
+            Links::Kept => fs::symlink_metadata(path),
+            Links::Followed => fs::metadata(path),
+        };
+        let meta = match meta {
             Ok(meta) => meta,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(super::helper::context(&path.display().to_string(), &error)),
         };
-        let kind = if meta.is_symlink() && !path.starts_with("/dev") {
+        let kind = if meta.is_symlink() {
             Kind::Link(fs::read_link(path)?)
         } else {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -139,11 +154,52 @@ impl Source {
                 }
                 let source = format!("/proc/self/fd/{}", fd.as_raw_fd());
                 rustix::mount::mount_bind_recursive(source.as_str(), &target)?;
-                restrict(&target, flags)
+                restrict_all(&target, flags)
             }
         }
         .map_err(|error| super::helper::context(&self.path.display().to_string(), &error))
     }
+}
+
+/// Sets the flags of a mount and of what is mounted below it: a recursive
+/// bind brings that along as it is on the host.
+fn restrict_all(target: &Path, flags: MountFlags) -> io::Result<()> {
+    restrict(target, flags)?;
+    let table = fs::read("/proc/self/mountinfo")?;
+    let rows = table.split(|&byte| byte == b'\n');
+    for path in rows.filter_map(mount_point) {
+        if path.starts_with(target) && path != target {
+            restrict(&path, flags)?;
+        }
+    }
+    Ok(())
+}
+
+/// The fifth word of a row of proc_pid_mountinfo(5); blanks, tabs, newlines and
+/// backslashes in it are three octal digits.
+fn mount_point(row: &[u8]) -> Option<PathBuf> {
+    let word = row.split(|&byte| byte == b' ').nth(4)?;
+    let mut path = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let digits = tail
+            .get(..3)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match escaped.filter(|_| byte == b'\\') {
+            Some(escaped) => {
+                path.push(escaped);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            None => {
+                path.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    Some(PathBuf::from(
+        <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(path),
+    ))
 }
 
 /// Sets the mount's flags. Those that it has from the host can't be taken off
@@ -178,10 +234,8 @@ fn furnish(root: &Path, resolv_conf: Option<&str>) -> io::Result<()> {
         fs::write(root.join("etc/resolv.conf"), text)?;
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    // Only processes: what else is in there are the kernel's own settings,
-    // which a namespace of the host's root could write.
-    rustix::mount::mount("proc", root.join("proc"), "proc", flags, c"subset=pid")
-        .map_err(|error| super::helper::context("mount /proc", &error.into()))?;
+    mount_proc(&root.join("proc"), flags)
+        .map_err(|error| super::helper::context("mount /proc", &error))?;
     let tmp = flags - MountFlags::NOEXEC;
     rustix::mount::mount(
         "tmpfs",
@@ -193,6 +247,25 @@ fn furnish(root: &Path, resolv_conf: Option<&str>) -> io::Result<()> {
     Ok(())
 }
 
+/// Only processes: what else is in there are the kernel's own settings, which
+/// a namespace of the host's root could write. A kernel before 5.8 can't leave
+/// them out; there they can't be written.
+fn mount_proc(target: &Path, flags: MountFlags) -> io::Result<()> {
+    match rustix::mount::mount("proc", target, "proc", flags, c"subset=pid") {
+        Err(rustix::io::Errno::INVAL) => {}
+        mounted => return Ok(mounted?),
+    }
+    rustix::mount::mount("proc", target, "proc", flags, None)?;
+    for name in ["bus", "fs", "irq", "sys", "sysrq-trigger"] {
+        let path = target.join(name);
+        if path.exists() {
+            rustix::mount::mount_bind_recursive(&path, &path)?;
+            restrict_all(&path, flags | MountFlags::RDONLY)?;
+        }
+    }
+    Ok(())
+}
+
 /// Nothing is added to the root any more.
 fn seal() -> io::Result<()> {
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
@@ -201,4 +274,16 @@ fn seal() -> io::Result<()> {
         flags | MountFlags::BIND,
         "",
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_as_they_are_written() {
+        let row = b"36 35 98:0 /mnt1 /mnt/a\\040b\\134c rw,noatime master:1 - ext3 /dev/root rw";
+        assert_eq!(mount_point(row), Some(PathBuf::from("/mnt/a b\\c")));
+        assert_eq!(mount_point(b""), None);
+    }
 }

@@ -5,10 +5,10 @@
 //! the image asks for it has kiln's control socket, the console, and a panic
 //! device; QEMU may neither start programs nor raise its rights.
 
-use std::path::Path;
+use std::{path::Path, process::Stdio, time::Duration};
 
 use super::arguments::{self, Checked};
-use crate::image::functions::BootRequest;
+use crate::{image::functions::BootRequest, namespace::SYSTEM_PATH};
 
 /// Upstream's default.
 const DEFAULT_MEMORY_MIB: u32 = 4096;
@@ -77,13 +77,17 @@ pub(super) fn host_binary() -> &'static str {
     binary(std::env::consts::ARCH).unwrap_or("qemu-system-x86_64")
 }
 
-/// What `--version` says first.
+/// What `--version` says first, of the program that guests will run.
 pub(super) async fn version(binary: &str) -> Option<String> {
+    const DEADLINE: Duration = Duration::from_secs(10);
     let output = tokio::process::Command::new(binary)
         .arg("--version")
-        .output()
-        .await
-        .ok()?;
+        .env_clear()
+        .env("PATH", SYSTEM_PATH)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(DEADLINE, output).await.ok()?.ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().next().map(str::to_owned)
 }

@@ -131,7 +131,7 @@ impl QemuMachine {
             .prepare(&self.boot(&functions, &request, size, spec))
             .await
         {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(template::Failed::Start(error)) => Err(error.to_string()),
             Err(template::Failed::Template(reason)) => Err(reason),
         }

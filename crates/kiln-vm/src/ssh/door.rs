@@ -7,6 +7,9 @@ use tokio::{io::copy_bidirectional, net::UnixListener, sync::watch, task::JoinSe
 
 use crate::machine::Guest;
 
+/// Between two attempts to let a visitor in when that fails.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// A listening socket, only for this user.
 pub struct Door {
     listener: UnixListener,
@@ -38,7 +41,11 @@ impl Door {
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => {
-                    let Ok((mut visitor, _)) = accepted else { continue };
+                    let Ok((mut visitor, _)) = accepted else {
+                        // No descriptor is left: there may be one later.
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    };
                     if let Ok(mut stream) = guest.dial().await {
                         self.visitors.send_modify(|count| *count += 1);
                         open.spawn(async move {

@@ -55,14 +55,23 @@ async fn accelerator(
     isolation: Isolation,
     cache: Option<&Path>,
 ) -> Result<Accelerator, Failure> {
-    let unkept = tempfile::tempdir().map_err(Failure::host)?;
+    let (unkept, cache) = match cache {
+        Some(cache) => (None, cache.to_owned()),
+        None => {
+            let unkept = tempfile::tempdir().map_err(Failure::host)?;
+            let path = unkept.path().to_owned();
+            (Some(unkept), path)
+        }
+    };
     let probe = Probe {
         helper: helper.to_owned(),
         isolation,
         kernel: any_kernel(images),
-        cache: cache.unwrap_or(unkept.path()).join(ACCELERATOR),
+        cache: cache.join(ACCELERATOR),
     };
-    Ok(Accelerator::of_this_host(&probe).await)
+    let accelerator = Accelerator::of_this_host(&probe).await;
+    drop(unkept);
+    Ok(accelerator)
 }
 
 /// The next look tries KVM again.

@@ -14,11 +14,11 @@ use tokio::time::sleep;
 use super::{
     super::{
         command::Ram,
-        qmp::Qmp,
+        qmp::{Qmp, QmpError},
         ready,
         start::{Origin, Started},
     },
-    Boot, Failed, MEMORY, STATE, identity, memory,
+    Boot, DISK, Failed, MEMORY, STATE, identity, memory,
 };
 use crate::{machine::GuestSpec, ssh::Session};
 
@@ -58,13 +58,18 @@ pub(super) async fn guest(boot: &Boot<'_>, dir: &Path) -> Result<Frozen, Failed>
         .machine
         .launch(boot.functions, boot.request, &spec, origin)
         .await;
-    let started = started?;
+    // Something of the cache's own, as a full disk: a boot elsewhere may work.
+    let started = started.map_err(|error| error.to_string())?;
     let frozen = freeze(boot, &started, dir).await;
     started.running.stop().await;
     if matches!(frozen, Ok(Frozen::Whole)) {
         let path = dir.join(MEMORY);
         let stored = tokio::task::spawn_blocking(move || memory::store(&ram, &path)).await;
         stored.map_err(std::io::Error::other)??;
+        // A power cut must not leave files of the right length with holes.
+        for name in [STATE, DISK] {
+            File::open(dir.join(name))?.sync_all()?;
+        }
     }
     frozen
 }
@@ -74,8 +79,7 @@ async fn freeze(boot: &Boot<'_>, started: &Started, dir: &Path) -> Result<Frozen
         .machine
         .first_login(started, ready::Guest::Boots)
         .await?;
-    let supported = identity::supported(&session).await;
-    if !supported.map_err(|error| error.to_string())? {
+    if !identity::supported(&session).await? {
         return Ok(Frozen::Unsuited(
             "it has no root without a password, or no perl",
         ));
@@ -126,7 +130,7 @@ fn process_ticks(pid: &str) -> Option<u64> {
 }
 
 async fn save(qmp: &Arc<Qmp>, dir: &Path) -> Result<Frozen, String> {
-    let text = |error: super::super::qmp::QmpError| error.to_string();
+    let text = |error: QmpError| error.to_string();
     let state = File::create_new(dir.join(STATE)).map_err(|error| error.to_string())?;
     qmp.execute("stop", json!({})).await.map_err(text)?;
     ignore_shared(qmp).await?;
@@ -135,10 +139,11 @@ async fn save(qmp: &Arc<Qmp>, dir: &Path) -> Result<Frozen, String> {
     match qmp.execute("migrate", uri).await {
         Ok(_) => {}
         // A device that can't be migrated: QEMU says which.
-        Err(error) => {
+        Err(error @ QmpError::Refused { .. }) => {
             tracing::info!(%error, "the guest can't be frozen");
             return Ok(Frozen::Unsuited("one of its devices can't be frozen"));
         }
+        Err(error) => return Err(error.to_string()),
     }
     let deadline = Instant::now() + MIGRATION_DEADLINE;
     loop {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 
 use crate::{
-    machine::{Exec, GuestError},
+    machine::{Bounded, Exec},
     ssh::{Frame, Session},
 };
 
@@ -18,9 +18,9 @@ const MAX_SAID: usize = 16 * 1024;
 /// What is mixed into the guest's pool, in bytes.
 const ENTROPY: usize = 64;
 
-/// What an image must have: root without a password, and perl for two system
-/// calls that no shell can make.
-const SUPPORTED: &str = "sudo -n perl -e 'exit 0'";
+/// What an image must have: Linux, root without a password, perl for two system
+/// calls that no shell can make, and the files that are replaced.
+const SUPPORTED: &str = r#"[ "$(uname -s)" = Linux ] && [ -d /run ] && [ -e /proc/sys/kernel/random/boot_id ] && command -v mount >/dev/null && sudo -n perl -e 'open(my $r, "+<", "/dev/urandom") or exit 1; ioctl($r, 0x5207, 0) or exit 1'"#;
 
 /// Reads one line: the number of settimeofday(2), seconds, microseconds, random
 /// bytes in hexadecimal. No module is loaded: that alone takes an emulated guest
@@ -52,9 +52,15 @@ print "renewed\n";
 '"#;
 
 /// Whether the guest has what a clone needs.
-pub(super) async fn supported(session: &Session) -> Result<bool, GuestError> {
-    let code = session.exec(Exec::new(SUPPORTED), &mut Vec::new()).await?;
-    Ok(code.success())
+pub(super) async fn supported(session: &Session) -> Result<bool, String> {
+    let mut said = Bounded::new(MAX_SAID);
+    let asked = timeout(DEADLINE, session.exec(Exec::new(SUPPORTED), &mut said)).await;
+    match asked {
+        Ok(Ok(code)) => Ok(code.success()),
+        Ok(Err(error)) => Err(error.to_string()),
+        // A sudo that asks or waits is as good as none.
+        Err(_) => Ok(false),
+    }
 }
 
 /// Gives a clone its own.

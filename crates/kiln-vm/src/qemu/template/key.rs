@@ -8,6 +8,7 @@ use super::{
     super::command::{self, Ram},
     Boot, Failed,
 };
+use crate::machine::GuestSpec;
 
 /// A template's name: a digest of the image's version, the architecture,
 /// QEMU's version and command line (which has memory, processors, network and
@@ -31,23 +32,29 @@ impl Key {
             .map_err(std::io::Error::other)
             .flatten()
             .map_err(|error| format!("{} can't be read: {error}", image.name))?;
+        // Where this one guest's files are says nothing of the template.
+        let spec = GuestSpec {
+            dir: "/guest".into(),
+            ..boot.spec.clone()
+        };
         let line = boot
             .machine
-            .command_line(boot.request, boot.spec, Some(Ram::Private), true)?;
+            .command_line(boot.request, &spec, Some(Ram::Private), true)?;
         let program = line.argv.first().cloned().unwrap_or_default();
-        let version = command::version(&program).await.unwrap_or_default();
-        // Where this one guest's files are says nothing of the template.
-        let own = boot.spec.dir.display().to_string();
-        let words: Vec<String> = line
-            .argv
-            .iter()
-            .map(|word| word.replace(&own, ""))
-            .collect();
+        let version = command::version(&program)
+            .await
+            .ok_or_else(|| format!("{program} does not tell its version"))?;
+        // The template's layer has it in its header.
+        let disk = image.disk().canonicalize()?.display().to_string();
+        let processor = if boot.functions.kvm {
+            processor()
+        } else {
+            String::new()
+        };
+        let words = line.argv.iter().map(String::as_str);
         let mut hash = Sha256::new();
-        for part in [VERSION, &digest, &image.arch, &version]
-            .into_iter()
-            .chain(words.iter().map(String::as_str))
-        {
+        let own = [VERSION, &digest, &image.arch, &version, &disk, &processor];
+        for part in own.into_iter().chain(words) {
             hash.update(part);
             hash.update([0]);
         }
@@ -82,4 +89,17 @@ impl Key {
     pub fn unsuited(&self) -> String {
         format!("{}.unsuited", self.name)
     }
+}
+
+/// What a guest under KVM may have found out about the processor: a template
+/// made on another one would make it use what is not there.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let changing = ["cpu MHz", "bogomips", "BogoMIPS"];
+    let lines = first
+        .lines()
+        .filter(|line| !changing.iter().any(|name| line.starts_with(name)));
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    lines.chain([release.trim()]).collect::<Vec<_>>().join("\n")
 }

@@ -32,7 +32,7 @@ pub(super) fn create(length: u64) -> io::Result<File> {
 pub(super) fn store(memory: &File, path: &Path) -> io::Result<()> {
     let file = File::create_new(path)?;
     copy_sparse(memory, &file)?;
-    Ok(())
+    file.sync_all()
 }
 
 /// Loads memory from a file, for any number of guests.

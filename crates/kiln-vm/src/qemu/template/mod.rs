@@ -53,6 +53,9 @@ const KEPT: usize = 8;
 /// When a mark beside the templates is of no use any more.
 const FORGOTTEN: Duration = Duration::from_hours(30 * 24);
 
+/// How long no template is made after one failed: each attempt costs a boot.
+const PAUSE: Duration = Duration::from_hours(1);
+
 /// How often a template that somebody else makes is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -132,33 +135,45 @@ impl Templates {
     /// # Errors
     /// [`Failed`].
     pub(super) async fn start(&self, boot: &Boot<'_>) -> Result<Option<Arc<QemuGuest>>, Failed> {
-        let Some(dir) = self.prepare(boot).await? else {
+        let Some((key, dir)) = self.ready(boot).await? else {
             return Ok(None);
         };
         note_use(&dir);
-        match restore::guest(boot, &dir).await {
-            Ok(guest) => Ok(Some(guest)),
-            Err(reason) => {
-                // It is made anew by the next one.
+        let reason = match restore::guest(boot, &dir).await {
+            Ok(guest) => return Ok(Some(guest)),
+            // Nothing of the template was tried yet.
+            Err(restore::Failed::Launch(reason)) => reason,
+            Err(restore::Failed::Revive(reason)) => {
+                // It is made anew, but not by every run.
+                let _ = fs::write(self.dir.join(key.failed()), []);
                 let _ = fs::remove_dir_all(&dir);
-                let name = &boot.spec.image.name;
-                Err(format!("the template of {name} failed: {reason}").into())
+                reason
             }
-        }
+        };
+        let name = &boot.spec.image.name;
+        Err(format!("the template of {name} failed: {reason}").into())
     }
 
-    /// Sees to it that there is a template. `None`: there can't be one.
+    /// Sees to it that there is a template, if there can be one.
     ///
     /// # Errors
     /// [`Failed`].
-    pub(super) async fn prepare(&self, boot: &Boot<'_>) -> Result<Option<PathBuf>, Failed> {
+    pub(super) async fn prepare(&self, boot: &Boot<'_>) -> Result<(), Failed> {
+        self.ready(boot).await.map(drop)
+    }
+
+    /// The template, made when there is none. `None`: there can't be one, or
+    /// it failed a short time ago.
+    async fn ready(&self, boot: &Boot<'_>) -> Result<Option<(Key, PathBuf)>, Failed> {
         let key = Key::of(boot, &self.dir).await?;
-        if self.dir.join(key.unsuited()).exists() {
+        let failed_at = modified(&self.dir.join(key.failed()));
+        let lately = failed_at.and_then(|at| at.elapsed().ok());
+        if self.dir.join(key.unsuited()).exists() || lately.is_some_and(|age| age < PAUSE) {
             return Ok(None);
         }
         let dir = self.dir.join(key.name());
         let made = is_whole(&dir) || self.make(boot, &key, &dir).await?;
-        Ok(made.then_some(dir))
+        Ok(made.then_some((key, dir)))
     }
 
     /// Makes a template, or waits for whoever does. False: it can't be made.
@@ -169,8 +184,12 @@ impl Templates {
         let lock = File::create(self.lock_path(key.name()));
         let lock = lock.map_err(|error| failed("no lock in", error))?;
         let asked = SystemTime::now();
-        while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            tokio::time::sleep(LOOK).await;
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) => tokio::time::sleep(LOOK).await,
+                Err(error) => return Err(failed("no lock in", error.into()).into()),
+            }
         }
         if is_whole(dir) {
             return Ok(true);
@@ -179,10 +198,7 @@ impl Templates {
             return Ok(false);
         }
         let attempt = self.dir.join(key.failed());
-        if fs::metadata(&attempt)
-            .and_then(|meta| meta.modified())
-            .is_ok_and(|at| at >= asked)
-        {
+        if modified(&attempt).is_some_and(|at| at >= asked) {
             // All who waited would try again, one after the other.
             return Err("another kiln could not make the template".to_owned().into());
         }
@@ -202,7 +218,8 @@ impl Templates {
         let _ = fs::remove_dir_all(&work);
         private_dir(&work).map_err(|error| failed("no space in", error))?;
         let work = RemovedOnDrop(work);
-        tracing::info!("making a template of {}", boot.spec.image.name);
+        let name = &boot.spec.image.name;
+        tracing::warn!("{name} has no template here yet: making one, which takes a while, once");
         match freeze::guest(boot, &work.0).await? {
             freeze::Frozen::Unsuited(reason) => {
                 tracing::info!("{} gets no template: {reason}", boot.spec.image.name);
@@ -269,7 +286,7 @@ impl Templates {
             let Some(key) = name.strip_prefix(UNFINISHED) else {
                 continue;
             };
-            let lock = File::open(self.lock_path(key));
+            let lock = File::options().write(true).open(self.lock_path(key));
             let alive = lock.is_ok_and(|lock| {
                 rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
             });
@@ -316,9 +333,11 @@ fn read_about(dir: &Path) -> Option<About> {
 
 /// The time of the file that says what it is, which each use renews.
 fn last_use(dir: &Path) -> Option<SystemTime> {
-    fs::metadata(dir.join(ABOUT))
-        .and_then(|meta| meta.modified())
-        .ok()
+    modified(&dir.join(ABOUT))
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|meta| meta.modified()).ok()
 }
 
 fn note_use(dir: &Path) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{
     super::{
@@ -29,13 +29,25 @@ const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// How long a clone may take to let us in: it only has to go on. Fifty at once
+/// on two cores need more than a minute.
+const LOGIN_DEADLINE: Duration = Duration::from_mins(3);
+
+/// Why there is no guest. Sentences for the operator.
+pub(super) enum Failed {
+    /// QEMU did not come up, for a reason of the host's.
+    Launch(String),
+    /// The template is to blame.
+    Revive(String),
+}
+
 /// A guest that is a machine of its own.
-pub(super) async fn guest(boot: &Boot<'_>, template: &Path) -> Result<Arc<QemuGuest>, String> {
+pub(super) async fn guest(boot: &Boot<'_>, template: &Path) -> Result<Arc<QemuGuest>, Failed> {
     let mut watch = Stopwatch::start();
     let path = template.join(MEMORY);
     let ram = tokio::task::spawn_blocking(move || memory::load(&path)).await;
-    let ram = ram.map_err(|error| error.to_string())?;
-    let ram = ram.map_err(|error| error.to_string())?;
+    let ram = ram.map_err(std::io::Error::other).flatten();
+    let ram = ram.map_err(|error| Failed::Revive(error.to_string()))?;
     watch.lap("template: memory");
     let origin = Origin {
         ram: Some((ram, Ram::Private)),
@@ -47,7 +59,7 @@ pub(super) async fn guest(boot: &Boot<'_>, template: &Path) -> Result<Arc<QemuGu
         .machine
         .launch(boot.functions, boot.request, boot.spec, origin)
         .await;
-    let started = started.map_err(|error| error.to_string())?;
+    let started = started.map_err(|error| Failed::Launch(error.to_string()))?;
     watch.lap("template: namespace, uplink, QEMU");
     match revive(boot, &started, template, &mut watch).await {
         Ok(session) => Ok(QemuGuest::new(started.running, session)),
@@ -55,7 +67,7 @@ pub(super) async fn guest(boot: &Boot<'_>, template: &Path) -> Result<Arc<QemuGu
             started.running.stop().await;
             // The guest is booted next, with files of the same names.
             let _ = std::fs::remove_file(super::super::start::overlay_path(&boot.spec.dir));
-            Err(reason)
+            Err(Failed::Revive(reason))
         }
     }
 }
@@ -69,8 +81,11 @@ async fn revive(
     let qmp = &started.running.qmp;
     load(qmp, template).await?;
     watch.lap("template: state");
-    let session = boot.machine.first_login(started, ready::Guest::IsUp).await;
-    let session = session.map_err(|error| error.to_string())?;
+    let login = boot.machine.first_login(started, ready::Guest::IsUp);
+    let session = match timeout(LOGIN_DEADLINE, login).await {
+        Ok(session) => session.map_err(|error| error.to_string())?,
+        Err(_) => return Err("the clone let nobody in".into()),
+    };
     watch.lap("template: login");
     identity::renew(&session, &boot.spec.image.arch).await?;
     watch.lap("template: identity");

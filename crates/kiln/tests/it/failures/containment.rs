@@ -1,7 +1,7 @@
 //! What runs beside a guest is in a box: an image's `functions` is run where
 //! QEMU is, with the same root, network and rights.
 
-use std::time::Duration;
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use super::support::{Images, manifest};
 use crate::harness::Kiln;
@@ -13,7 +13,7 @@ boot() {
 		/dev/net/tun /dev/fuse /proc/sys /proc/kcore /proc/mounts "$HOME" "$KILN_PRY"; do
 		if [ -n "$path" ] && [ -e "$path" ]; then echo "SEES $path" >&2; fi
 	done
-	for dir in / /usr /usr/bin /etc /dev /proc "$base" "$wd" "$wd/$arch"; do
+	for dir in / /usr /usr/bin /etc /dev /proc "$base" "$base/sub" "$wd" "$wd/$arch"; do
 		if (true >"$dir/kiln-was-here") 2>/dev/null; then echo "WRITES $dir" >&2; fi
 	done
 	if (true >>"$wd/functions") 2>/dev/null; then echo "WRITES functions" >&2; fi
@@ -32,9 +32,32 @@ boot() {
 }
 "#;
 
+/// A file system of its own below the images, where the test may mount one.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn at(path: PathBuf) -> Option<Self> {
+        fs::create_dir(&path).expect("a directory");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "tmpfs"])
+            .arg(&path)
+            .status();
+        mount
+            .is_ok_and(|status| status.success())
+            .then_some(Self(path))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
 fn pried() -> String {
     let images = Images::new();
     images.with_functions("pry", PRY);
+    let _mounted = Mounted::at(images.path().join("sub"));
     let kiln = Kiln::with_images(images.path());
     let secret = kiln.file("secret", "s3cr3t");
     let run = kiln
