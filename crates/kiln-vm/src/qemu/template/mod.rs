@@ -219,7 +219,7 @@ impl Templates {
         private_dir(&work).map_err(|error| failed("no space in", error))?;
         let work = RemovedOnDrop(work);
         let name = &boot.spec.image.name;
-        tracing::warn!("{name} has no template here yet: making one, which takes a while, once");
+        tracing::warn!("{name} has no template here yet: making one, so that guests start at once");
         match freeze::guest(boot, &work.0).await? {
             freeze::Frozen::Unsuited(reason) => {
                 tracing::info!("{} gets no template: {reason}", boot.spec.image.name);

@@ -81,7 +81,6 @@ async fn freeze(images: &Path, name: &str, arch: &str) -> Result<(), Failure> {
         network: Network::Public { allow: Vec::new() },
         dir: scratch.path(),
     };
-    ui::note("making a template, so that guests start at once");
     host.machine
         .prepare_template(&spec)
         .await
