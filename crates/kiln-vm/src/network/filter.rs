@@ -117,11 +117,11 @@ mod tests {
     #[test]
     fn connected_networks_are_closed_and_opened_addresses_come_before_them() {
         let allow = [Allowed {
-            address: Ipv4Addr::new(203, 0, 113, 80).into(),
+            address: Ipv4Addr::new(203, 0, 113, 7).into(),
             port: Some(80),
         }];
         let rules = render(&allow, &[(Ipv4Addr::new(81, 2, 0, 0), 16)]);
-        let opened = rules.find("203.0.113.80 tcp dport 80 accept").unwrap();
+        let opened = rules.find("203.0.113.7 tcp dport 80 accept").unwrap();
         assert!(opened < rules.find("@closed").unwrap());
         assert!(rules.contains(", 81.2.0.0/16 }"));
     }

@@ -65,12 +65,11 @@ fn a_guest_without_network_reaches_nothing_and_its_tasks_run_all_the_same() {
     let addresses = [
         server.in_guest(),
         "10.0.2.3:53".into(),
-        "deb.debian.org:80".into(),
-        "9.9.9.9:443".into(),
+        "198.51.100.1:443".into(),
     ];
     let ended = kiln
         .run(&format!(
-            "tasks:\n- try: |{TRY}    for each in {}; do reach $each; done\n    getent hosts deb.debian.org || echo no names\n",
+            "tasks:\n- try: |{TRY}    for each in {}; do reach $each; done\n    mirror=$(sed -n 's,.*https*://\\([^/: ]*\\).*,\\1,p' /etc/apt/sources.list | head -n 1)\n    test -n \"$mirror\"\n    getent hosts \"$mirror\" || echo no names for \"$mirror\"\n",
             addresses.join(" ")
         ))
         .arg("--no-network")
@@ -78,6 +77,6 @@ fn a_guest_without_network_reaches_nothing_and_its_tasks_run_all_the_same() {
     for address in &addresses {
         ended.expect_line("try", &format!("{address} closed"));
     }
-    ended.expect_line("try", "no names");
+    assert!(ended.task_log("try").contains("no names for "), "{ended}");
     assert_eq!(server.requests(), Vec::<String>::new());
 }
