@@ -44,8 +44,6 @@ pub struct Variables {
     pub memory: Option<u32>,
     /// The guest's SSH port.
     pub guestport: Option<u16>,
-    /// What encloses QEMU when upstream's `control boot` names nothing.
-    pub default_means: Option<String>,
 }
 
 /// What `boot` asks for.
@@ -308,7 +306,6 @@ impl Functions {
                 "qemu" => variables.qemu = Some(value),
                 "driveopts" => variables.driveopts = Some(value),
                 "default_arch" => variables.default_arch = Some(value),
-                "default_means" => variables.default_means = Some(value),
                 "MEMORY" => variables.memory = Some(self.number("MEMORY", value)?),
                 "guestport" => variables.guestport = Some(self.number("guestport", value)?),
                 _ => {}

@@ -9,7 +9,7 @@ self="$base/control"
 exec 3>&1
 
 _kiln_variables() {
-	for _kiln_name in qemu driveopts MEMORY guestport default_arch default_means poweroff_cmd; do
+	for _kiln_name in qemu driveopts MEMORY guestport default_arch; do
 		eval "_kiln_value=\${$_kiln_name-}"
 		if [ -n "$_kiln_value" ]; then
 			printf '%s=%s\0' "$_kiln_name" "$_kiln_value" >&3

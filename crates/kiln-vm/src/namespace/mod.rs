@@ -203,11 +203,8 @@ impl Namespace {
     async fn why_gone(&self, stderr: Option<ChildStderr>) -> Error {
         let mut said = Vec::new();
         if let Some(stderr) = stderr {
-            let reading = stderr.take(4096);
-            let _ = timeout(SET_UP_DEADLINE, async {
-                { reading }.read_to_end(&mut said).await
-            })
-            .await;
+            let mut reading = stderr.take(4096);
+            let _ = timeout(SET_UP_DEADLINE, reading.read_to_end(&mut said)).await;
         }
         let said = String::from_utf8_lossy(&said).trim().to_owned();
         let status = timeout(SET_UP_DEADLINE, async {
@@ -275,7 +272,7 @@ impl Namespace {
 
     /// Kills everything inside and waits until it is gone.
     pub async fn destroy(&self) {
-        // The write half is enough: the helper sees the end of its socket.
+        // The helper sees the end of its socket.
         let _ = rustix::net::shutdown(self.socket.as_fd(), rustix::net::Shutdown::Both);
         let _ = self.outer.lock().await.wait().await;
     }

@@ -178,17 +178,16 @@ impl Templates {
 
     /// Makes a template, or waits for whoever does. False: it can't be made.
     async fn make(&self, boot: &Boot<'_>, key: &Key, dir: &Path) -> Result<bool, Failed> {
-        let failed =
-            |what: &str, error: io::Error| format!("{what} {}: {error}", self.dir.display());
-        private_dir(&self.dir).map_err(|error| failed("templates can't be kept in", error))?;
+        private_dir(&self.dir)
+            .map_err(|error| self.trouble("templates can't be kept in", &error))?;
         let lock = File::create(self.lock_path(key.name()));
-        let lock = lock.map_err(|error| failed("no lock in", error))?;
+        let lock = lock.map_err(|error| self.trouble("no lock in", &error))?;
         let asked = SystemTime::now();
         loop {
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(rustix::io::Errno::WOULDBLOCK) => tokio::time::sleep(LOOK).await,
-                Err(error) => return Err(failed("no lock in", error.into()).into()),
+                Err(error) => return Err(self.trouble("no lock in", &error.into()).into()),
             }
         }
         if is_whole(dir) {
@@ -210,13 +209,16 @@ impl Templates {
         made
     }
 
+    /// A sentence about this directory.
+    fn trouble(&self, what: &str, error: &io::Error) -> String {
+        format!("{what} {}: {error}", self.dir.display())
+    }
+
     async fn make_locked(&self, boot: &Boot<'_>, key: &Key, dir: &Path) -> Result<bool, Failed> {
-        let failed =
-            |what: &str, error: io::Error| format!("{what} {}: {error}", self.dir.display());
         self.remove_dead();
         let work = self.dir.join(format!("{UNFINISHED}{}", key.name()));
         let _ = fs::remove_dir_all(&work);
-        private_dir(&work).map_err(|error| failed("no space in", error))?;
+        private_dir(&work).map_err(|error| self.trouble("no space in", &error))?;
         let work = RemovedOnDrop(work);
         let name = &boot.spec.image.name;
         tracing::warn!("{name} has no template here yet: making one, so that guests start at once");
@@ -224,7 +226,7 @@ impl Templates {
             freeze::Frozen::Unsuited(reason) => {
                 tracing::info!("{} gets no template: {reason}", boot.spec.image.name);
                 let marked = fs::write(self.dir.join(key.unsuited()), reason);
-                marked.map_err(|error| failed("no mark in", error))?;
+                marked.map_err(|error| self.trouble("no mark in", &error))?;
                 return Ok(false);
             }
             freeze::Frozen::Whole => {}
@@ -232,7 +234,8 @@ impl Templates {
         let about = About {
             image: key.image().to_owned(),
             digest: key.digest().to_owned(),
-            files: stamps(&work.0).map_err(|error| failed("unreadable template in", error))?,
+            files: stamps(&work.0)
+                .map_err(|error| self.trouble("unreadable template in", &error))?,
         };
         self.remove_others(&about);
         let finished = serde_json::to_vec(&about)
@@ -242,7 +245,7 @@ impl Templates {
                 let _ = fs::remove_dir_all(dir);
                 fs::rename(&work.0, dir)
             });
-        finished.map_err(|error| failed("the template can't be kept in", error))?;
+        finished.map_err(|error| self.trouble("the template can't be kept in", &error))?;
         Ok(true)
     }
 

@@ -118,16 +118,16 @@ impl Hosted {
         port: u16,
         ready: impl FnOnce(Arc<QemuGuest>) + Send,
     ) -> Result<(), String> {
-        if !kiln_core::arch::same(arch, &self.image.arch) {
-            return Err(format!(
-                "the image's disk is for {}, not for {arch}",
-                self.image.arch
-            ));
-        }
         // The first to be made and so the last to be dropped: when others see
         // it go, all of the guest has gone.
         let Registered { state, mut stop } = self.register(port).await?;
-        let ended = self.live(&state, &mut stop, ready).await;
+        let disk = &self.image.arch;
+        // Registered all the same: somebody may be waiting for this guest.
+        let ended = if kiln_core::arch::same(arch, disk) {
+            self.live(&state, &mut stop, ready).await
+        } else {
+            Err(format!("the image's disk is for {disk}, not for {arch}"))
+        };
         state.send_replace(match &ended {
             Ok(()) => State::Ended,
             Err(reason) => State::Failed(reason.clone()),
