@@ -7,7 +7,8 @@
 //! status 255 alone, which is also what a failed `ssh` gives. Here it takes two: the function
 //! writes [`COMPLETE_MARKER`] and exits with [`COMPLETE_STATUS`]. The step engine
 //!
-//! 1. runs each task by [`task_command`], which removes a marker left by an earlier one;
+//! 1. runs each task by [`task_words`]; the first that it does, reading `~/.buildenv`, is to remove a
+//!    marker left by an earlier one;
 //! 2. when the status is [`COMPLETE_STATUS`], runs [`completed_command`]: if that succeeds, the
 //!    task is a success and the tasks behind it are skipped; otherwise the task failed.
 //!
@@ -53,6 +54,7 @@ complete-build() {
   : >| \"$_kiln_complete\"
   exit 255
 }
+[ ! -e \"$_kiln_complete\" ] || rm -f -- \"$_kiln_complete\"
 ";
 
 /// The text of `~/.buildenv` (mode 755): the function `complete-build`, the manifest's
@@ -105,10 +107,19 @@ pub fn task_path(name: &TaskName) -> String {
     format!("{TASKS_DIRECTORY}/{name}")
 }
 
-/// The command that runs a task from the home directory, for any login shell. Its exit status
-/// is the task's.
-pub fn task_command(name: &TaskName) -> String {
-    format!("rm -f {COMPLETE_MARKER}; exec ./{}", task_path(name))
+/// The program that runs a task from the home directory, and its arguments. Its exit status is
+/// the task's.
+///
+/// What the kernel and `env` would make of the usual first line is done here: each program that
+/// runs costs an emulated guest a fiftieth of a second.
+pub fn task_words(name: &TaskName, preamble: Option<&str>) -> Vec<String> {
+    let path = format!("./{}", task_path(name));
+    let preamble = preamble.unwrap_or(DEFAULT_PREAMBLE);
+    if preamble.starts_with("#!/usr/bin/env bash\n") {
+        vec!["bash".to_owned(), path]
+    } else {
+        vec![path]
+    }
 }
 
 /// The command that tells, by success, that the last task called `complete-build`.

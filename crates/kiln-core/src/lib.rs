@@ -5,6 +5,7 @@
 //! and can be tested without a machine.
 
 pub mod arch;
+pub mod base64;
 pub mod guest_files;
 pub mod image_config;
 pub mod job;

@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kiln_core::guest_files::{
-    BUILDENV, COMPLETE_STATUS, buildenv, completed_command, shell_quote, task_command, task_path,
-    task_script,
+    BUILDENV, COMPLETE_STATUS, buildenv, completed_command, shell_quote, task_path, task_script,
+    task_words,
 };
 use kiln_core::manifest::{EnvName, EnvValue, ImageName, Manifest, Task, TaskName, Variable};
 use proptest::prelude::*;
@@ -51,7 +51,7 @@ impl Home {
             script: script.to_owned(),
         };
         self.write(&task_path(&name), &task_script(&task, None));
-        let output = self.run(&task_command(&name));
+        let output = self.run(&task_words(&name, None).join(" "));
         let status = output.status.code().expect("no signal");
         let complete =
             status == COMPLETE_STATUS as i32 && self.run(&completed_command()).status.success();

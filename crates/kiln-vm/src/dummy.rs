@@ -109,6 +109,7 @@ impl Dummy {
     #[must_use]
     pub fn spec(dir: PathBuf) -> GuestSpec {
         GuestSpec {
+            preparation: None,
             image: Image {
                 name: "dummy".into(),
                 arch: "amd64".into(),

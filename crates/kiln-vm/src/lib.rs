@@ -1,12 +1,15 @@
 //! Guests of kiln: images, QEMU, the namespaces and the network around it, and
-//! the SSH session into the guest.
+//! the ways into the guest.
+pub mod agent;
 #[cfg(feature = "testing")]
 pub mod dummy;
 pub mod image;
 pub mod machine;
 pub mod namespace;
 pub mod network;
+mod put;
 pub mod qemu;
+pub mod session;
 mod socket;
 pub mod ssh;
 mod tail;

@@ -6,12 +6,13 @@
 //! engine in `kiln-worker` knows only these traits, so that another kind of
 //! machine (a Nix builder, a remote host) needs no change there.
 
-use std::path::PathBuf;
+use std::{borrow::Cow, fmt, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
+use kiln_core::guest_files::shell_quote;
 use tokio::{io::AsyncRead, net::TcpStream};
 
-use crate::{image::Image, network::Network};
+use crate::{image::Image, network::Network, put};
 
 /// Makes guests.
 #[async_trait]
@@ -37,9 +38,38 @@ pub struct GuestSpec {
     pub cpus: u32,
     /// What the guest may reach.
     pub network: Network,
+    /// What the job installs, when guests may be kept with it.
+    pub preparation: Option<Preparation>,
     /// A private directory that exists; the guest's files go there and the
     /// caller removes it after [`Guest::stop`].
     pub dir: PathBuf,
+}
+
+/// What a job installs before anything of its own enters the guest. A guest
+/// that has it can be kept, and the next job of the same owner that installs
+/// the same starts from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preparation {
+    /// Whose job it is: nobody starts from another owner's guest.
+    pub owner: String,
+    /// Names and sources, in their order.
+    pub repositories: Vec<(String, String)>,
+    /// Names, in their order.
+    pub packages: Vec<String>,
+    /// How old what was kept may be.
+    pub max_age: Duration,
+    /// Whether it is installed again all the same.
+    pub fresh: bool,
+}
+
+/// What became of [`Guest::keep`].
+pub enum Kept {
+    /// It could not be kept; the job goes on in it.
+    Not,
+    /// It was kept and has ended; the job goes on in this one, which is the same.
+    As(Box<dyn Guest>),
+    /// It has ended, and nothing goes on from there: a new one is needed.
+    Lost,
 }
 
 /// One running machine. Dropping it kills the machine.
@@ -55,6 +85,23 @@ pub trait Guest: Send + Sync {
     /// [`GuestError`] when the guest or the way to it is lost, or the sink
     /// refuses the output.
     async fn exec(&self, exec: Exec<'_>, output: &mut dyn Sink) -> Result<ExitCode, GuestError>;
+
+    /// Writes files as the image's user, in this order. Directories that are
+    /// missing are made, for that user alone. Gives the index of the first that
+    /// could not be written; what the guest said of it is in the output.
+    ///
+    /// # Errors
+    /// As [`Guest::exec`].
+    async fn put(
+        &self,
+        files: &[Put<'_>],
+        output: &mut dyn Sink,
+    ) -> Result<Option<usize>, GuestError> {
+        let script = put::script(files);
+        let exec = Exec::with_stdin(put::FROM_STDIN, script.as_bytes());
+        let code = self.exec(exec, output).await?;
+        Ok(put::failed(code, files.len()))
+    }
 
     /// Adds a package repository, by the image's `add_repository`.
     ///
@@ -76,6 +123,18 @@ pub trait Guest: Send + Sync {
         packages: &[String],
         output: &mut dyn Sink,
     ) -> Result<ExitCode, GuestError>;
+
+    /// How long ago the job's [`Preparation`] was installed in what this guest
+    /// was started from; nothing when it still has to be.
+    fn prepared(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Keeps the guest, in which the job's [`Preparation`] was installed and
+    /// which nothing else of the job has entered.
+    async fn keep(&self) -> Kept {
+        Kept::Not
+    }
 
     /// Makes sure that the next command sees what a fresh login would: the
     /// groups, limits and environment that earlier commands may have changed.
@@ -115,6 +174,14 @@ impl<G: Guest> Guest for std::sync::Arc<G> {
         (**self).exec(exec, output).await
     }
 
+    async fn put(
+        &self,
+        files: &[Put<'_>],
+        output: &mut dyn Sink,
+    ) -> Result<Option<usize>, GuestError> {
+        (**self).put(files, output).await
+    }
+
     async fn add_repository(
         &self,
         name: &str,
@@ -130,6 +197,14 @@ impl<G: Guest> Guest for std::sync::Arc<G> {
         output: &mut dyn Sink,
     ) -> Result<ExitCode, GuestError> {
         (**self).install(packages, output).await
+    }
+
+    fn prepared(&self) -> Option<Duration> {
+        (**self).prepared()
+    }
+
+    async fn keep(&self) -> Kept {
+        (**self).keep().await
     }
 
     async fn fresh_login(&self) -> Result<(), GuestError> {
@@ -181,20 +256,51 @@ impl Default for Login {
 
 /// A command for [`Guest::exec`].
 pub struct Exec<'a> {
-    /// The line for the login shell.
-    pub command: &'a str,
+    /// What to run.
+    pub command: Command<'a>,
     /// What the command reads.
     pub stdin: Stdin<'a>,
     /// Where the command's standard error goes.
     pub stderr: Stderr,
 }
 
-impl<'a> Exec<'a> {
-    /// A command with empty standard input, its errors among its output.
+/// What to run.
+#[derive(Debug, Clone, Copy)]
+pub enum Command<'a> {
+    /// A line for the login shell, in the home directory.
+    Line(&'a str),
+    /// A program that no shell needs to look at: that alone costs an emulated
+    /// guest some twentieth of a second.
+    Program {
+        /// Where it runs.
+        directory: &'a str,
+        /// The program, looked for in `PATH` when it has no slash, and its
+        /// arguments.
+        words: &'a [&'a str],
+    },
+}
+
+impl Command<'_> {
+    /// The same as a line for any login shell.
     #[must_use]
-    pub fn new(command: &'a str) -> Self {
+    pub fn line(&self) -> Cow<'_, str> {
+        match self {
+            Self::Line(line) => Cow::Borrowed(line),
+            Self::Program { directory, words } => {
+                let words: Vec<String> = words.iter().map(|word| shell_quote(word)).collect();
+                let directory = shell_quote(directory);
+                Cow::Owned(format!("cd {directory} && exec {}", words.join(" ")))
+            }
+        }
+    }
+}
+
+impl<'a> Exec<'a> {
+    /// A line with empty standard input, its errors among its output.
+    #[must_use]
+    pub fn new(line: &'a str) -> Self {
         Self {
-            command,
+            command: Command::Line(line),
             stdin: Stdin::Empty,
             stderr: Stderr::Merged,
         }
@@ -202,11 +308,51 @@ impl<'a> Exec<'a> {
 
     /// The same with these bytes as its standard input.
     #[must_use]
-    pub fn with_stdin(command: &'a str, stdin: &'a [u8]) -> Self {
+    pub fn with_stdin(line: &'a str, stdin: &'a [u8]) -> Self {
         Self {
             stdin: Stdin::Bytes(stdin),
-            ..Self::new(command)
+            ..Self::new(line)
         }
+    }
+
+    /// A program, likewise.
+    #[must_use]
+    pub fn program(directory: &'a str, words: &'a [&'a str]) -> Self {
+        Self {
+            command: Command::Program { directory, words },
+            ..Self::new("")
+        }
+    }
+}
+
+/// Something for [`Guest::put`].
+#[derive(Debug, Clone)]
+pub enum Put<'a> {
+    /// A directory, whether it is there or not.
+    Directory {
+        /// Absolute.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A file, in place of what is there.
+    File(File<'a>),
+}
+
+/// A file for a guest.
+#[derive(Clone)]
+pub struct File<'a> {
+    /// Absolute.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// What is in it, which may be a secret.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl fmt::Debug for File<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "File({:?}, {:o}, …)", self.path, self.mode)
     }
 }
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 use kiln_core::job::{JobStatus, TaskStatus};
 use serde::{Serialize, Serializer};
 
-use crate::{Cause, LogId, base64};
+use crate::{Cause, LogId};
 
 /// The version of the events that this kiln writes.
 pub const VERSION: u32 = 1;
@@ -155,7 +155,7 @@ impl Body {
         let lossy = text.as_bytes() != bytes;
         Self::Log {
             task: log.task().map(str::to_owned),
-            bytes: lossy.then(|| base64::encode(bytes)),
+            bytes: lossy.then(|| kiln_core::base64::encode(bytes)),
             text: text.into_owned(),
         }
     }

@@ -21,7 +21,6 @@
 //! * No log, event or [`Outcome::reason`] names anything of the host; what the
 //!   operator needs is in [`Outcome::operator`].
 
-mod base64;
 mod event;
 mod job;
 mod log;

@@ -87,6 +87,11 @@ impl<'a> Progress<'a> {
         self.tell(Body::Warning { message }).await
     }
 
+    /// Tells the owner in the job's log.
+    pub(crate) async fn say(&mut self, line: &str) -> Result<(), Failure> {
+        Ok(self.logs.narrate(&LogId::Job, line).await?)
+    }
+
     /// A step begins, with these things to do.
     pub(crate) async fn step_begins(&mut self, step: Step, what: &str) -> Result<(), Failure> {
         self.step = Some((step, Instant::now()));

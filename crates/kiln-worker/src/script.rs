@@ -15,12 +15,6 @@ pub(crate) fn bash(script: &str, arguments: &[&str]) -> String {
     line
 }
 
-/// The login shell's line that runs the script which it reads: for scripts
-/// that hold secrets, which must not be seen in the guest's process list.
-///
-/// Read as a whole first: bash reads a script from a pipe byte by byte.
-pub(crate) const FROM_STDIN: &str = r#"exec bash -c 'eval "$(cat)"'"#;
-
 /// A path of the manifest as the guest has it: absolute, or in the home.
 pub(crate) fn in_home(home: &str, path: &str) -> String {
     if path.starts_with('/') {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use kiln_vm::machine::{Guest, Machine};
 use tokio::sync::watch;
 
-use crate::{Cause, Job, Outcome, Reporter, Step, outcome::Failure, progress::Progress, steps};
+use crate::{Cause, Job, Outcome, Reporter, outcome::Failure, progress::Progress, steps};
 
 /// What happens to a guest when its job has ended.
 #[async_trait]
@@ -97,12 +97,8 @@ async fn drive(
 ) -> Result<Option<String>, Failure> {
     progress.job_begins(job).await?;
     steps::prepare(job, progress).await?;
-    let image = job.manifest.image.to_string();
-    progress.step_begins(Step::Start, &image).await?;
-    let started = machine.start(&job.guest).await.map_err(Failure::Start)?;
-    let guest = guest.insert(started);
-    progress.step_ends().await?;
-    steps::in_guest(job, guest.as_ref(), progress).await
+    let guest = steps::guest_with_packages(machine, job, progress, guest).await?;
+    steps::in_guest(job, guest, progress).await
 }
 
 async fn cancelled(mut cancel: watch::Receiver<bool>) {

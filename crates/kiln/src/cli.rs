@@ -115,6 +115,14 @@ pub struct RunArgs {
     /// that was booted once and frozen
     #[arg(long)]
     pub cold: bool,
+    /// Install the manifest's packages again, even where a guest that has them
+    /// was kept, and keep this one in its place
+    #[arg(long)]
+    pub fresh: bool,
+    /// How old a kept guest with the manifest's packages may be: 12h, 2d; with
+    /// 0 none is used or kept
+    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = duration_or_none)]
+    pub derived_ttl: Duration,
     /// A shell in the guest when the tasks have ended
     #[arg(long)]
     pub shell: bool,
@@ -241,8 +249,15 @@ pub struct DoctorArgs {
 }
 
 /// `90s`, `45m`, `1h30m`; a bare number is seconds.
+fn duration_or_none(text: &str) -> Result<Duration, String> {
+    match text {
+        "0" => Ok(Duration::ZERO),
+        text => duration(text),
+    }
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time; write it like 90s, 45m or 1h30m");
+    let wrong = || format!("`{text}` is no time; write it like 90s, 45m, 1h30m or 2d");
     let mut seconds = 0u64;
     let mut digits = String::new();
     for character in text.chars() {
@@ -254,6 +269,7 @@ fn duration(text: &str) -> Result<Duration, String> {
             's' => 1,
             'm' => 60,
             'h' => 3600,
+            'd' => 86_400,
             _ => return Err(wrong()),
         };
         let number: u64 = digits.parse().map_err(|_| wrong())?;

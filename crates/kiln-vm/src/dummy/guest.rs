@@ -114,7 +114,7 @@ impl DummyGuest {
         };
         let (name, value) = self.mark.split_once('=').unwrap_or_default();
         let child = Command::new("bash")
-            .args(["-c", exec.command])
+            .args(["-c", &exec.command.line()])
             .env_clear()
             .env(name, value)
             .env("PATH", &self.path)
@@ -160,7 +160,8 @@ impl DummyGuest {
 #[async_trait]
 impl Guest for DummyGuest {
     async fn exec(&self, exec: Exec<'_>, output: &mut dyn Sink) -> Result<ExitCode, GuestError> {
-        self.asked(Call::Exec(exec.command.to_owned())).await?;
+        self.asked(Call::Exec(exec.command.line().into_owned()))
+            .await?;
         self.run(exec, output).await
     }
 

@@ -53,9 +53,9 @@ async fn a_command_has_its_input_output_home_and_exit_status() {
     );
     let mut reader = &b"from a reader"[..];
     let exec = Exec {
-        command: "cat; echo dropped >&2",
         stdin: Stdin::Reader(&mut reader),
         stderr: Stderr::Dropped,
+        ..Exec::new("cat; echo dropped >&2")
     };
     let mut bytes = Vec::new();
     guest.exec(exec, &mut bytes).await.unwrap();

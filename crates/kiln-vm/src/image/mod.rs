@@ -14,7 +14,7 @@ pub(crate) use digest::hex;
 pub use store::{FindError, Listed, Store};
 
 /// An image for one architecture, found; its parts are checked when it starts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// As the manifest has it: `debian/bookworm`.
     pub name: String,

@@ -7,6 +7,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
+    os::unix::ffi::OsStrExt as _,
     path::Path,
 };
 
@@ -20,6 +21,8 @@ const MAX_VIRTUAL_SIZE: u64 = 2 << 40;
 
 /// Bits 9 to 55 of a table's entry.
 const OFFSET_BITS: u64 = 0x00ff_ffff_ffff_fe00;
+/// Where the name of a backing file ends at the latest: in the first cluster.
+const MAX_BACKING: usize = 64 << 10;
 /// QEMU's own limit (32 MiB of table).
 const MAX_L1_ENTRIES: u32 = 4 << 20;
 
@@ -120,6 +123,38 @@ fn parse(header: &[u8]) -> Result<Disk, Refused> {
     }
 }
 
+/// Checks a layer that a guest wrote to: whoever wrote its header may have been
+/// hostile. It must lie over this file, by this very name, and name no other.
+///
+/// # Errors
+/// [`Refused`].
+pub fn inspect_layer(path: &Path, below: &Path) -> Result<(), Refused> {
+    let mut header = Vec::new();
+    let limit = (HEADER_LEN + MAX_BACKING) as u64;
+    File::open(path)?.take(limit).read_to_end(&mut header)?;
+    if header.get(..4) != Some(&MAGIC) {
+        return Err(Refused::NotQcow2);
+    }
+    match be32(&header, 4) {
+        Some(3) => {}
+        Some(other) => return Err(Refused::Version(other)),
+        None => return Err(Refused::NotQcow2),
+    }
+    let external = be64(&header, 72).is_none_or(|features| features & EXTERNAL_DATA != 0);
+    if external {
+        return Err(Refused::External("an external data file"));
+    }
+    let name = be64(&header, 8).zip(be32(&header, 16));
+    let name = name.and_then(|(at, length)| {
+        let at = usize::try_from(at).ok()?;
+        header.get(at..at.checked_add(usize::try_from(length).ok()?)?)
+    });
+    match name {
+        Some(name) if name == below.as_os_str().as_bytes() => Ok(()),
+        _ => Err(Refused::External("a backing file that is not its own")),
+    }
+}
+
 fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     let word = bytes.get(at..at + 4)?;
     word.try_into().ok().map(u32::from_be_bytes)
@@ -143,6 +178,24 @@ mod tests {
         header[24..32].copy_from_slice(&size.to_be_bytes());
         header[72..80].copy_from_slice(&incompatible.to_be_bytes());
         header
+    }
+
+    #[test]
+    fn a_layer_must_lie_over_its_own_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layer");
+        let written = |name: &str, incompatible: u64| {
+            let mut header = header(3, 200, 1 << 30, incompatible);
+            header[16..20].copy_from_slice(&u32::try_from(name.len()).unwrap().to_be_bytes());
+            header.resize(200, 0);
+            header.extend(name.bytes());
+            std::fs::write(&path, header).unwrap();
+            inspect_layer(&path, Path::new("/base/disk"))
+        };
+        assert!(written("/base/disk", 0).is_ok());
+        assert!(written("/etc/shadow", 0).is_err());
+        assert!(written("/base/disk2", 0).is_err());
+        assert!(written("/base/disk", EXTERNAL_DATA).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::arguments::{self, Checked};
 use crate::{image::functions::BootRequest, namespace::SYSTEM_PATH};
 
 /// Upstream's default.
-const DEFAULT_MEMORY_MIB: u32 = 4096;
+pub(super) const DEFAULT_MEMORY_MIB: u32 = 4096;
 /// Where the guest's SSH server is to be found inside the namespace. The
 /// guest's 10.0.2.2 is 127.0.0.1 there, so that this is out of its reach.
 pub(super) const SSH_ADDRESS: (std::net::Ipv4Addr, u16) =
@@ -50,8 +50,8 @@ pub(super) enum Ram {
 
 /// A finished command line.
 pub(super) struct CommandLine {
-    /// `{fd0}` is the control socket, `{fd1}` the console, `{fd2}` the memory
-    /// where it is given.
+    /// `{fd0}` is the control socket, `{fd1}` the console, `{fd2}` the port of
+    /// the helper in the guest, `{fd3}` the memory where it is given.
     pub argv: Vec<String>,
     /// The guest's SSH port.
     pub guest_port: u16,
@@ -138,6 +138,8 @@ pub(super) fn build(
     }
     line.words("-chardev socket,id=control,fd={fd0} -mon chardev=control,mode=control");
     line.words("-chardev socket,id=console,fd={fd1} -serial chardev:console");
+    line.words("-device virtio-serial-pci -chardev socket,id=guest,fd={fd2}");
+    line.words("-device virtserialport,chardev=guest,name=kiln");
     Ok(CommandLine {
         argv: line.0,
         guest_port,
@@ -207,7 +209,7 @@ impl Line {
                 Ram::Private => "off",
             };
             self.words(&format!(
-                "-object memory-backend-file,id=ram,size={memory_mib}M,mem-path=/proc/self/fd/{{fd2}},share={share} -machine memory-backend=ram"
+                "-object memory-backend-file,id=ram,size={memory_mib}M,mem-path=/proc/self/fd/{{fd3}},share={share} -machine memory-backend=ram"
             ));
         }
         if hardware.incoming {

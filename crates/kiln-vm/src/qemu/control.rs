@@ -24,8 +24,8 @@ use tokio::{
 use super::QemuGuest;
 use crate::{
     image::functions::GUEST_PORT,
+    session::{Said, Session},
     socket,
-    ssh::{Frame, Session},
 };
 
 /// The largest message.
@@ -168,7 +168,7 @@ async fn ssh(
     mut write: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
     let lost = |_| io::Error::from(io::ErrorKind::ConnectionReset);
-    let (mut output, input) = session.pipe(command).await.map_err(lost)?.split();
+    let (mut output, input) = session.pipe(command).await.map_err(lost)?;
     let feed = async {
         while let Some((tag, bytes)) = receive(&mut read).await? {
             match tag {
@@ -183,9 +183,9 @@ async fn ssh(
     let answer = async {
         loop {
             match output.next().await {
-                Ok(Frame::Out(bytes)) => send(&mut write, STDOUT, &bytes).await?,
-                Ok(Frame::Err(bytes)) => send(&mut write, STDERR, &bytes).await?,
-                Ok(Frame::Exit(code)) => {
+                Ok(Said::Out(bytes)) => send(&mut write, STDOUT, &bytes).await?,
+                Ok(Said::Err(bytes)) => send(&mut write, STDERR, &bytes).await?,
+                Ok(Said::Exit(code)) => {
                     return send(&mut write, EXIT, &code.0.to_be_bytes()).await;
                 }
                 // As ssh: 255 for a lost connection.

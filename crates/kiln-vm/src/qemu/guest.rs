@@ -1,9 +1,9 @@
 //! One guest in QEMU.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
-        Arc, Mutex as SyncMutex,
+        Arc, Mutex as SyncMutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -22,16 +22,18 @@ use super::{
     control::{self, Control},
     qmp::Qmp,
     ready,
+    template::{Keepable, RemovedOnDrop},
 };
 use crate::{
     image::{
         Image,
         functions::{Functions, FunctionsError, GUEST_PORT},
     },
-    machine::{Exec, ExitCode, Gone, Guest, GuestError, Login, Sink},
+    machine::{Exec, ExitCode, Gone, Guest, GuestError, Kept, Login, Put, Sink},
     namespace::Namespace,
     network::{forward::Forwards, uplink::Uplink},
-    ssh::{Dial, Session},
+    session::Session,
+    ssh::Dial,
     tail::Tail,
 };
 
@@ -110,11 +112,28 @@ pub struct QemuGuest {
     retired: SyncMutex<Vec<Arc<Session>>>,
     /// The socket behind `guest_ssh`, made with its first use.
     control: OnceCell<(PathBuf, JoinHandle<()>)>,
+    /// What it was started from.
+    from: StartedFrom,
+    /// A directory that goes with it.
+    dir: OnceLock<RemovedOnDrop>,
     me: std::sync::Weak<Self>,
 }
 
+/// What a guest was started from, as far as that matters later.
+pub(super) enum StartedFrom {
+    /// Its own boot.
+    Boot,
+    /// A template; its job installs nothing.
+    Template,
+    /// A template in which the job's packages are, of this age.
+    Prepared(Duration),
+    /// A template in which they are not, so that the guest can be kept with
+    /// them.
+    Keepable(SyncMutex<Option<Box<Keepable>>>),
+}
+
 impl QemuGuest {
-    pub(super) fn new(running: Arc<Running>, session: Session) -> Arc<Self> {
+    pub(super) fn new(running: Arc<Running>, session: Session, from: StartedFrom) -> Arc<Self> {
         let session = Arc::new(session);
         // Beside whatever comes first; the answer is wanted before the first
         // task.
@@ -125,6 +144,8 @@ impl QemuGuest {
             session: SyncMutex::new(session),
             retired: SyncMutex::default(),
             control: OnceCell::new(),
+            from,
+            dir: OnceLock::new(),
             me: me.clone(),
         })
     }
@@ -140,7 +161,25 @@ impl QemuGuest {
         Ok(self.session())
     }
 
-    fn session(&self) -> Arc<Session> {
+    /// Whether it is one of many from the same template, and so can be made a
+    /// machine of its own again.
+    pub(super) fn is_clone(&self) -> bool {
+        !matches!(self.from, StartedFrom::Boot)
+    }
+
+    /// Nobody but the guest needs this directory.
+    pub(super) fn remove_at_end(&self, dir: PathBuf) {
+        // Told once.
+        let _ = self.dir.set(RemovedOnDrop(dir));
+    }
+
+    /// What makes up the guest.
+    pub(super) fn running(&self) -> &Arc<Running> {
+        &self.running
+    }
+
+    /// The way in.
+    pub(super) fn session(&self) -> Arc<Session> {
         match self.session.lock() {
             Ok(session) => Arc::clone(&session),
             Err(poisoned) => Arc::clone(&poisoned.into_inner()),
@@ -193,7 +232,7 @@ impl QemuGuest {
     }
 
     async fn serve_control(&self) -> Result<(PathBuf, JoinHandle<()>), GuestError> {
-        let socket = self.running.dir.join("control");
+        let socket = control_path(&self.running.dir);
         let only = control::OneGuest(self.me.clone());
         let server = Control::bind(&socket, Arc::new(only)).map_err(|error| {
             tracing::error!(%error, "the socket for guest_ssh");
@@ -213,6 +252,22 @@ impl Guest for QemuGuest {
         };
         match ran {
             Ok(code) => Ok(code),
+            Err(error) => Err(self.explain(error).await),
+        }
+    }
+
+    async fn put(
+        &self,
+        files: &[Put<'_>],
+        output: &mut dyn Sink,
+    ) -> Result<Option<usize>, GuestError> {
+        let session = self.session_for_command().await?;
+        let put = tokio::select! {
+            put = session.put(files, output) => put,
+            gone = self.running.gone() => Err(GuestError::Gone(gone)),
+        };
+        match put {
+            Ok(failed) => Ok(failed),
             Err(error) => Err(self.explain(error).await),
         }
     }
@@ -239,6 +294,27 @@ impl Guest for QemuGuest {
         self.call(&call, output).await
     }
 
+    fn prepared(&self) -> Option<Duration> {
+        match self.from {
+            StartedFrom::Prepared(age) => Some(age),
+            StartedFrom::Boot | StartedFrom::Template | StartedFrom::Keepable(_) => None,
+        }
+    }
+
+    async fn keep(&self) -> Kept {
+        let StartedFrom::Keepable(keepable) = &self.from else {
+            return Kept::Not;
+        };
+        let keepable = keepable
+            .lock()
+            .ok()
+            .and_then(|mut keepable| keepable.take());
+        match keepable {
+            Some(keepable) => keepable.keep(self).await,
+            None => Kept::Not,
+        }
+    }
+
     async fn fresh_login(&self) -> Result<(), GuestError> {
         let session = self.session();
         if let Ok(Ok(true)) = timeout(FRESHNESS, session.is_fresh()).await {
@@ -255,7 +331,7 @@ impl Guest for QemuGuest {
         // An answer that takes longer than a login counts as none: the next
         // question then finds another one, and a new login is due.
         let _ = timeout(FRESHNESS, session.remember_login()).await;
-        self.replace_session(session);
+        self.replace_session(Session::Ssh(session));
         Ok(())
     }
 
@@ -289,6 +365,11 @@ impl Drop for QemuGuest {
             server.abort();
         }
     }
+}
+
+/// The socket behind `guest_ssh`.
+pub(super) fn control_path(dir: &Path) -> PathBuf {
+    dir.join("control")
 }
 
 /// Keeps the end of what comes on a stream, for as long as it comes.

@@ -16,6 +16,7 @@ mod arguments;
 mod command;
 pub mod control;
 mod guest;
+pub mod pool;
 pub mod qmp;
 mod ready;
 mod start;
@@ -36,6 +37,7 @@ use crate::{
     },
     machine::{Guest, GuestSpec, Machine, StartError},
     namespace::Isolation,
+    session::Session,
 };
 pub use command::binary;
 pub use guest::QemuGuest;
@@ -90,10 +92,8 @@ impl QemuMachine {
         let (functions, request, size) = self.ask(spec).await?;
         watch.lap("functions");
         if let Some(templates) = &self.templates {
-            match templates
-                .start(&self.boot(&functions, &request, size, spec))
-                .await
-            {
+            let boot = self.boot(templates, &functions, &request, size, spec);
+            match templates.start(&boot).await {
                 Ok(Some(guest)) => return Ok(guest),
                 Ok(None) => {}
                 Err(template::Failed::Start(error)) => return Err(error),
@@ -108,7 +108,11 @@ impl QemuMachine {
         match self.first_login(&started, ready::Guest::Boots).await {
             Ok(session) => {
                 watch.lap("boot and login");
-                Ok(QemuGuest::new(started.running, session))
+                Ok(QemuGuest::new(
+                    started.running,
+                    Session::Ssh(session),
+                    guest::StartedFrom::Boot,
+                ))
             }
             Err(error) => {
                 started.running.stop().await;
@@ -127,10 +131,8 @@ impl QemuMachine {
             return Ok(());
         };
         let (functions, request, size) = self.ask(spec).await.map_err(|error| error.to_string())?;
-        match templates
-            .prepare(&self.boot(&functions, &request, size, spec))
-            .await
-        {
+        let boot = self.boot(templates, &functions, &request, size, spec);
+        match templates.prepare(&boot).await {
             Ok(()) => Ok(()),
             Err(template::Failed::Start(error)) => Err(error.to_string()),
             Err(template::Failed::Template(reason)) => Err(reason),
@@ -152,12 +154,14 @@ impl QemuMachine {
 
     fn boot<'a>(
         &'a self,
+        templates: &'a Templates,
         functions: &'a Functions,
         request: &'a BootRequest,
         size: u64,
         spec: &'a GuestSpec,
     ) -> template::Boot<'a> {
         template::Boot {
+            templates,
             machine: self,
             functions,
             request,

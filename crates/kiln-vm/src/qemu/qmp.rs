@@ -20,7 +20,7 @@ use tokio::{
     net::{UnixStream, unix::OwnedReadHalf, unix::OwnedWriteHalf},
     sync::{Mutex, mpsc, watch},
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 /// Longer than any answer to what we ask.
@@ -56,6 +56,8 @@ pub struct Events {
     pub panicked: bool,
     /// The host had no space for what the guest wrote.
     pub disk_full: bool,
+    /// The helper in the guest has closed its port.
+    pub port_closed: bool,
 }
 
 /// Answers carry the number of their request: one that nobody waits for any
@@ -104,8 +106,11 @@ impl Qmp {
     ) -> Result<Value, QmpError> {
         let mut answers = self.answers.lock().await;
         let line = answers.request(command, &arguments);
+        let asked = Instant::now();
         self.write.lock().await.write_all(&line).await?;
-        answers.answer(command).await
+        let answer = answers.answer(command).await;
+        tracing::debug!("QMP {command}: {:.1} ms", milliseconds(asked));
+        answer
     }
 
     /// Gives QEMU a descriptor under this name, for `fd:NAME`.
@@ -147,6 +152,11 @@ impl Qmp {
     /// What QEMU has told until now.
     pub fn events(&self) -> Events {
         *self.events.borrow()
+    }
+
+    /// What QEMU will tell.
+    pub fn subscribe(&self) -> watch::Receiver<Events> {
+        self.events.clone()
     }
 
     /// All that QEMU told, once it has ended.
@@ -199,6 +209,10 @@ impl Answers {
     }
 }
 
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}
+
 async fn read_lines(
     read: OwnedReadHalf,
     answers: mpsc::Sender<Value>,
@@ -231,6 +245,10 @@ async fn read_lines(
                 let reason = message.pointer("/data/reason").and_then(Value::as_str);
                 let nospace = message.pointer("/data/nospace") == Some(&Value::Bool(true));
                 events.disk_full |= nospace || reason == Some("No space left on device");
+            }),
+            // There is only the helper's port.
+            Some("VSERPORT_CHANGE") => events.send_modify(|events| {
+                events.port_closed = message.pointer("/data/open") == Some(&Value::Bool(false));
             }),
             Some(_) => {}
             None if message.get("QMP").is_some() => {}

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::UnixStream, sync::Mutex, time::timeout};
+use tokio::{net::UnixStream, sync::Mutex, task::JoinHandle, time::timeout};
 
 use super::{
     MIN_DISK_SPACE, QemuMachine,
@@ -35,14 +35,20 @@ use crate::{
 /// How long after its control socket QEMU may take to end.
 const EXIT_DEADLINE: Duration = Duration::from_secs(5);
 
+/// A guest's memory on its way into ours.
+pub(super) type Loading = JoinHandle<io::Result<Arc<OwnedFd>>>;
+
 /// Where the guest's memory and state come from.
 pub(super) struct Origin {
-    /// Memory that is more than this QEMU's own.
-    pub ram: Option<(OwnedFd, Ram)>,
+    /// Memory that is more than this QEMU's own. It is loaded while the
+    /// namespace is made.
+    pub ram: Option<(Loading, Ram)>,
     /// Whether QEMU waits for its devices' state.
     pub incoming: bool,
     /// What the disk's writable layer lies over.
     pub disk: PathBuf,
+    /// Directories besides the image's that QEMU has to see.
+    pub visible: Vec<PathBuf>,
     /// How large the guest sees it, in bytes.
     pub size: u64,
 }
@@ -54,6 +60,7 @@ impl Origin {
             ram: None,
             incoming: false,
             disk: image.disk(),
+            visible: Vec::new(),
             size,
         }
     }
@@ -63,6 +70,8 @@ impl Origin {
 pub(super) struct Started {
     pub running: Arc<Running>,
     pub errors: Arc<SyncMutex<Tail>>,
+    /// Where the helper in the guest is, if there is one.
+    pub port: UnixStream,
 }
 
 impl QemuMachine {
@@ -75,15 +84,23 @@ impl QemuMachine {
         spec: &GuestSpec,
         origin: Origin,
     ) -> Result<Started, StartError> {
-        let (ram, memory) = origin.ram.unzip();
+        let (loading, memory) = origin.ram.unzip();
         let line = self.command_line(request, spec, memory, origin.incoming)?;
         let ((), namespace) = tokio::try_join!(
             overlay(&origin.disk, origin.size, &spec.dir),
-            self.namespace(spec, origin.disk.parent())
+            self.namespace(spec, origin.visible)
         )?;
-        let (uplink, forwards) = connect(&namespace, &spec.network, self.isolation).await?;
+        let ram = match loading {
+            Some(loading) => Some(loaded(loading).await?),
+            None => None,
+        };
         let guest_port = line.guest_port;
-        let qemu = execute(&namespace, line, &spec.dir, ram).await?;
+        // The rules are loaded: what QEMU does before there is an uplink leads
+        // nowhere.
+        let ((uplink, forwards), qemu) = tokio::try_join!(
+            connect(&namespace, &spec.network, self.isolation),
+            execute(&namespace, line, &spec.dir, ram)
+        )?;
         let host_port = match self.isolation {
             Isolation::Namespaces => None,
             Isolation::None => Some(host_port(&qemu.qmp).await?),
@@ -104,6 +121,7 @@ impl QemuMachine {
         Ok(Started {
             running,
             errors: qemu.errors,
+            port: qemu.port,
         })
     }
 
@@ -132,15 +150,14 @@ impl QemuMachine {
         }
     }
 
-    /// `below` is the disk that the guest's own layer lies over.
     async fn namespace(
         &self,
         spec: &GuestSpec,
-        below: Option<&Path>,
+        visible: Vec<PathBuf>,
     ) -> Result<Namespace, StartError> {
         let mut config = namespace::Config::new(self.helper.clone(), self.isolation);
         config.files.visible = spec.image.files();
-        config.files.visible.extend(below.map(Path::to_owned));
+        config.files.visible.extend(visible);
         config.files.own = Some(spec.dir.clone());
         if let (Network::Public { allow }, Isolation::Namespaces) = (&spec.network, self.isolation)
         {
@@ -187,6 +204,12 @@ impl QemuMachine {
             _ => Ok(line),
         }
     }
+}
+
+async fn loaded(loading: Loading) -> Result<OwnedFd, StartError> {
+    let host = |error: io::Error| StartError::Host(format!("the guest's memory: {error}"));
+    let memory = loading.await.map_err(io::Error::other).flatten();
+    memory.and_then(|memory| memory.try_clone()).map_err(host)
 }
 
 /// Tells the operator where a start's time went.
@@ -275,6 +298,7 @@ struct Qemu {
     qmp: Arc<Qmp>,
     console: Arc<SyncMutex<Tail>>,
     errors: Arc<SyncMutex<Tail>>,
+    port: UnixStream,
 }
 
 async fn execute(
@@ -287,10 +311,11 @@ async fn execute(
     let (control, control_theirs) = socket().map_err(host)?;
     let (console, console_theirs) = socket().map_err(host)?;
     let (errors, errors_theirs) = socket().map_err(host)?;
+    let (port, port_theirs) = socket().map_err(host)?;
     let errors = guest::keep_tail(errors);
     let program = line.argv.first().cloned().unwrap_or_default();
     tracing::debug!(command = %line.argv.join(" "), "QEMU");
-    let mut fds = vec![control_theirs, console_theirs];
+    let mut fds = vec![control_theirs, console_theirs, port_theirs];
     fds.extend(ram);
     let process = Process {
         argv: line.argv,
@@ -322,6 +347,7 @@ async fn execute(
             qmp,
             console,
             errors,
+            port,
         }),
         Err(error) => {
             namespace.destroy().await;
@@ -359,7 +385,7 @@ async fn host_port(qmp: &Qmp) -> Result<u16, StartError> {
         .ok_or_else(|| StartError::Host("QEMU does not tell the guest's SSH port".into()))
 }
 
-fn available_memory_mib() -> Option<u64> {
+pub(super) fn available_memory_mib() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let row = text
         .lines()

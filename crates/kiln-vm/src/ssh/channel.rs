@@ -6,7 +6,10 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig, client:
 use tokio::time::timeout;
 
 use super::marker::Scanner;
-use crate::machine::{Exec, ExitCode, GuestError, Sink, Stderr, Stdin};
+use crate::{
+    machine::{Exec, ExitCode, GuestError, Sink, Stderr, Stdin},
+    session::Said,
+};
 
 /// How long the output may still come after sshd told the exit status of a
 /// command whose own shell was killed, so that no marker will come.
@@ -109,7 +112,7 @@ fn command_line(exec: &Exec<'_>, nonce: &str) -> String {
     let _ = write!(
         line,
         "( {}\n) {stderr} {stdin}; s=$?; printf '{format}' \"$s\"; exit \"$s\"",
-        exec.command
+        exec.command.line()
     );
     line
 }
@@ -164,17 +167,6 @@ pub struct Piped {
     write: ChannelWriteHalf<Msg>,
 }
 
-/// What a [`Piped`] command says.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// Standard output.
-    Out(Vec<u8>),
-    /// Standard error.
-    Err(Vec<u8>),
-    /// The end.
-    Exit(ExitCode),
-}
-
 impl Piped {
     pub(super) async fn start(channel: Channel<Msg>, command: &str) -> Result<Self, GuestError> {
         channel
@@ -226,16 +218,16 @@ pub struct PipedOutput {
 }
 
 impl PipedOutput {
-    /// The next piece. [`Frame::Exit`] is the last one.
+    /// The next piece. [`Said::Exit`] is the last one.
     ///
     /// # Errors
     /// [`GuestError::Connection`] when the session ends before the command.
-    pub async fn next(&mut self) -> Result<Frame, GuestError> {
+    pub async fn next(&mut self) -> Result<Said, GuestError> {
         loop {
             match next(&mut self.read, self.status.is_some()).await {
-                Some(ChannelMsg::Data { data }) => return Ok(Frame::Out(data.to_vec())),
+                Some(ChannelMsg::Data { data }) => return Ok(Said::Out(data.to_vec())),
                 Some(ChannelMsg::ExtendedData { data, .. }) => {
-                    return Ok(Frame::Err(data.to_vec()));
+                    return Ok(Said::Err(data.to_vec()));
                 }
                 Some(ChannelMsg::ExitStatus { exit_status }) => {
                     self.status = Some(ExitCode(exit_status));
@@ -245,7 +237,7 @@ impl PipedOutput {
                 }
                 Some(ChannelMsg::Failure) => return Err(GuestError::Connection),
                 Some(_) => {}
-                None => return self.status.map(Frame::Exit).ok_or(GuestError::Connection),
+                None => return self.status.map(Said::Exit).ok_or(GuestError::Connection),
             }
         }
     }

@@ -22,7 +22,7 @@ use tokio::{net::TcpStream, time::timeout};
 use crate::machine::{Bounded, Exec, ExitCode, GuestError, Sink};
 use handler::Deaf;
 
-pub use channel::{Frame, Piped};
+pub use channel::{Piped, PipedInput, PipedOutput};
 pub use door::Door;
 
 /// Connects to a [`Door`]'s socket.

@@ -7,7 +7,7 @@
 use std::{collections::HashSet, io, path::Path};
 
 use async_trait::async_trait;
-use kiln_vm::machine::{Bounded, Exec, Guest, GuestError, Sink, Stderr, Stdin};
+use kiln_vm::machine::{Bounded, Exec, Guest, GuestError, Sink, Stderr};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::{fs::File, io::AsyncWriteExt};
@@ -160,9 +160,8 @@ async fn look(guest: &dyn Guest, path: &str, limit: u64) -> Result<u64, Refused>
 /// A command whose output is data.
 fn data(command: &str) -> Exec<'_> {
     Exec {
-        command,
-        stdin: Stdin::Empty,
         stderr: Stderr::Dropped,
+        ..Exec::new(command)
     }
 }
 

@@ -10,6 +10,7 @@ mod prepare;
 mod repositories;
 mod settings;
 mod sources;
+mod start;
 mod tasks;
 
 use kiln_vm::machine::Guest;
@@ -17,16 +18,15 @@ use kiln_vm::machine::Guest;
 use crate::{Job, outcome::Failure, progress::Progress};
 
 pub(crate) use prepare::prepare;
+pub(crate) use start::guest_with_packages;
 
-/// Runs all that runs in a guest. Gives the sentence about an early end.
+/// Runs all that runs in a guest which has the job's packages. Gives the sentence about an early end.
 pub(crate) async fn in_guest(
     job: &Job,
     guest: &dyn Guest,
     progress: &mut Progress<'_>,
 ) -> Result<Option<String>, Failure> {
     settings::run(job, guest, progress).await?;
-    repositories::run(job, guest, progress).await?;
-    packages::run(job, guest, progress).await?;
     sources::run(job, guest, progress).await?;
     progress.begun().await?;
     let early = tasks::run(job, guest, progress).await?;

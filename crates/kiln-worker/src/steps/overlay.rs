@@ -6,7 +6,7 @@ use std::{
 };
 
 use kiln_core::manifest::Source;
-use kiln_vm::machine::{Exec, ExitCode, Guest, Sink, Stderr, Stdin};
+use kiln_vm::machine::{Exec, ExitCode, Guest, Sink, Stdin};
 use tokio::fs::File;
 
 use crate::{
@@ -99,9 +99,8 @@ async fn send_file(
         error,
     })?;
     let exec_file = Exec {
-        command,
         stdin: Stdin::Reader(&mut file),
-        stderr: Stderr::Merged,
+        ..Exec::new(command)
     };
     exec(exec_file, guest, log).await
 }

@@ -1,176 +1,104 @@
-//! The tasks' scripts, the environment and the secrets: one command, so that a
-//! guest pays for one round trip.
-//!
-//! The script that brings the files comes by standard input, because what is
-//! on a command line can be read by every process of the guest.
+//! The tasks' scripts, the environment and the secrets: all files at once, so
+//! that a guest pays for one round trip.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::borrow::Cow;
 
-use kiln_core::guest_files::shell_quote;
-use kiln_vm::machine::{Exec, Guest, Login};
+use kiln_vm::machine::{Exec, File, Guest, Login, Put};
 
 use crate::{
-    Job, LogId, Secret, SecretKind, Step, base64,
-    job::GuestFile,
-    outcome::Failure,
-    progress::Progress,
-    script::{FROM_STDIN, in_home},
+    Job, LogId, Secret, SecretKind, Step, job::GuestFile, log::LogSink, outcome::Failure,
+    progress::Progress, script::in_home,
 };
-
-/// Where each file's exit status begins, so that it tells which one failed.
-const FIRST_STATUS: usize = 10;
-/// How many files have a status of their own.
-const STATUSES: usize = 200;
-
-/// What the commands of all [`Part`]s are made of. Each program that runs in an
-/// emulated guest costs tens of milliseconds, so the shell does what it can
-/// itself; only bytes that are no text of its own need `base64`.
-const FUNCTIONS: &str = r#"
-parent() { [ -d "${1%/*}" ] || mkdir -p -- "${1%/*}"; }
-text() { parent "$1" && printf %s "$2" >"$1"; }
-bytes() { parent "$1" && base64 -d >"$1"; }
-private() { mkdir -p -- "$1" && chmod 700 -- "$1"; }
-pgp() { base64 -d | gpg --batch --import; }
-"#;
 
 pub(super) async fn run(
     job: &Job,
     guest: &dyn Guest,
     progress: &mut Progress<'_>,
 ) -> Result<(), Failure> {
-    let parts = parts(job, guest.login());
     progress
         .step_begins(Step::Settings, "tasks, environment, secrets")
         .await?;
     let mut log = progress.logs.sink(&LogId::Job);
-    let script = script(&parts);
-    let code = guest
-        .exec(Exec::with_stdin(FROM_STDIN, script.as_bytes()), &mut log)
-        .await
-        .map_err(|error| Failure::guest(Step::Settings, error))?;
-    if !code.success() {
-        let what = usize::try_from(code.0)
-            .ok()
-            .and_then(|code| parts.get(code.checked_sub(FIRST_STATUS)?))
-            .map_or("the files of this job", |part| part.what.as_str());
-        let reason = format!("the guest could not take {what}");
-        return Err(Failure::step(Step::Settings, reason));
+    let (names, files): (Vec<String>, Vec<Put<'_>>) = files(job, guest.login()).into_iter().unzip();
+    let failed = guest.put(&files, &mut log).await;
+    let failed = failed.map_err(|error| Failure::guest(Step::Settings, error))?;
+    if let Some(index) = failed {
+        let what = names
+            .get(index)
+            .map_or("the files of this job", |name| name);
+        return Err(refused(what));
+    }
+    for (name, secret) in job.secrets_in_order() {
+        if let SecretKind::PgpKey(bytes) = &secret.kind {
+            import(bytes, guest, name, &mut log).await?;
+        }
     }
     progress.step_ends().await
 }
 
-/// One thing for the guest.
-struct Part<'a> {
-    /// What it is, for its failure's sentence.
-    what: String,
-    /// What puts it where it belongs.
-    commands: Vec<Command<'a>>,
+fn refused(what: &str) -> Failure {
+    Failure::step(Step::Settings, format!("the guest could not take {what}"))
 }
 
-/// A shell's command and what it reads.
-struct Command<'a> {
-    line: String,
-    input: Option<Cow<'a, [u8]>>,
-}
-
-impl<'a> Command<'a> {
-    fn put(path: &str, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
-        let bytes = bytes.into();
-        let path = shell_quote(path);
-        // A shell's words can't have a zero byte, and its locale may change
-        // what is no UTF-8.
-        match std::str::from_utf8(&bytes) {
-            Ok(text) if !text.contains('\0') => Self {
-                line: format!("text {path} {}", shell_quote(text)),
-                input: None,
-            },
-            _ => Self {
-                line: format!("bytes {path}"),
-                input: Some(bytes),
-            },
-        }
-    }
-
-    fn mode(mode: u32, paths: &[String]) -> Self {
-        let paths: Vec<String> = paths.iter().map(|path| shell_quote(path)).collect();
-        Self {
-            line: format!("chmod {mode:o} -- {}", paths.join(" ")),
-            input: None,
-        }
-    }
-}
-
-fn parts<'a>(job: &'a Job, login: &Login) -> Vec<Part<'a>> {
-    let mut parts = Vec::new();
-    let mut paths = Vec::new();
+/// The files, each with its name for a failure's sentence.
+fn files<'a>(job: &'a Job, login: &Login) -> Vec<(String, Put<'a>)> {
+    let mut files: Vec<(String, Put<'a>)> = Vec::new();
     for GuestFile { path, text } in job.files(login) {
-        let path_there = in_home(&login.home, &path);
-        parts.push(Part {
-            what: format!("~/{path}"),
-            commands: vec![Command::put(&path_there, text.into_bytes())],
-        });
-        paths.push(path_there);
+        let file = File {
+            path: in_home(&login.home, &path),
+            mode: 0o755,
+            bytes: text.into_bytes().into(),
+        };
+        files.push((format!("~/{path}"), Put::File(file)));
     }
-    parts.push(Part {
-        what: "the tasks' scripts".into(),
-        commands: vec![Command::mode(0o755, &paths)],
-    });
     let mut keys = 0;
     // Preparing has refused jobs that lack one.
     for (name, secret) in job.secrets_in_order() {
         let is_key = matches!(secret.kind, SecretKind::SshKey(_));
-        parts.push(Part {
-            what: format!("the secret {name}"),
-            commands: secret_commands(secret, is_key && keys == 0, &login.home),
-        });
+        let puts = secret_files(secret, is_key && keys == 0, &login.home);
+        files.extend(
+            puts.into_iter()
+                .map(|put| (format!("the secret {name}"), put)),
+        );
         keys += usize::from(is_key);
     }
-    parts
+    files
 }
 
-fn secret_commands<'a>(secret: &'a Secret, first_key: bool, home: &str) -> Vec<Command<'a>> {
+fn secret_files<'a>(secret: &'a Secret, first_key: bool, home: &str) -> Vec<Put<'a>> {
+    let file = |path: String, mode: u32, bytes: &'a [u8]| {
+        let bytes = Cow::Borrowed(bytes);
+        Put::File(File { path, mode, bytes })
+    };
     match &secret.kind {
         SecretKind::SshKey(bytes) => {
             let ssh = in_home(home, ".ssh");
-            let mut commands = vec![Command {
-                line: format!("private {}", shell_quote(&ssh)),
-                input: None,
-            }];
             let names = [Some(secret.uuid.as_str()), first_key.then_some("id_rsa")];
-            let names = names.into_iter().flatten();
-            let paths: Vec<String> = names.map(|name| format!("{ssh}/{name}")).collect();
-            commands.extend(paths.iter().map(|path| Command::put(path, bytes)));
-            commands.push(Command::mode(0o600, &paths));
-            commands
+            let keys = names.into_iter().flatten();
+            let keys = keys.map(|name| file(format!("{ssh}/{name}"), 0o600, bytes));
+            let directory = Put::Directory {
+                path: ssh.clone(),
+                mode: 0o700,
+            };
+            [directory].into_iter().chain(keys).collect()
         }
-        SecretKind::PgpKey(bytes) => vec![Command {
-            line: "pgp".into(),
-            input: Some(bytes.into()),
-        }],
-        SecretKind::File { path, mode, bytes } => {
-            let path = in_home(home, path);
-            vec![Command::put(&path, bytes), Command::mode(*mode, &[path])]
-        }
+        SecretKind::PgpKey(_) => Vec::new(),
+        SecretKind::File { path, mode, bytes } => vec![file(in_home(home, path), *mode, bytes)],
     }
 }
 
-fn script(parts: &[Part<'_>]) -> String {
-    let mut script = FUNCTIONS.to_owned();
-    // Secrets are nobody else's, not even while they are written.
-    script.push_str("umask 077\n");
-    for (index, part) in parts.iter().enumerate() {
-        let status = FIRST_STATUS + index.min(STATUSES);
-        for Command { line, input } in &part.commands {
-            let _ = match input {
-                None => writeln!(script, "{line} || exit {status}"),
-                // Base64 has no line like the one that ends it.
-                Some(input) => {
-                    let input = base64::encode(input);
-                    writeln!(script, "{line} <<'KILN' || exit {status}\n{input}\nKILN")
-                }
-            };
-        }
+async fn import(
+    key: &[u8],
+    guest: &dyn Guest,
+    name: &str,
+    log: &mut LogSink<'_, '_>,
+) -> Result<(), Failure> {
+    let exec = Exec::with_stdin("exec gpg --batch --import", key);
+    let code = guest.exec(exec, log).await;
+    let code = code.map_err(|error| Failure::guest(Step::Settings, error))?;
+    if code.success() {
+        Ok(())
+    } else {
+        Err(refused(&format!("the secret {name}")))
     }
-    script.push_str("exit 0\n");
-    script
 }

@@ -1,7 +1,7 @@
 //! The tasks, in order, each in a fresh login.
 
 use kiln_core::{
-    guest_files::{COMPLETE_STATUS, completed_command, shell_quote, task_command},
+    guest_files::{COMPLETE_STATUS, completed_command, task_words},
     job::TaskStatus,
     manifest::Task,
 };
@@ -25,8 +25,10 @@ pub(super) async fn run(
             guest.fresh_login().await.map_err(in_task)?;
         }
         let mut log = progress.logs.sink(&LogId::Task(task.name.to_string()));
-        let command = from_home(guest, &task_command(&task.name));
-        let exec = Exec::new(&command);
+        let login = guest.login();
+        let words = task_words(&task.name, login.preamble.as_deref());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let exec = Exec::program(&login.home, &words);
         let code = guest.exec(exec, &mut log).await.map_err(in_task)?.0;
         let complete = code == COMPLETE_STATUS && completed(guest).await.map_err(in_task)?;
         if complete || code == 0 {
@@ -51,15 +53,11 @@ fn changed_as_root(job: &Job) -> bool {
 
 /// Whether the task that just ended by [`COMPLETE_STATUS`] completed the build.
 async fn completed(guest: &dyn Guest) -> Result<bool, GuestError> {
-    let command = from_home(guest, &completed_command());
-    let code = guest
-        .exec(Exec::new(&command), &mut Bounded::new(ANSWER))
-        .await?;
+    let command = completed_command();
+    let words = ["sh", "-c", &command];
+    let exec = Exec::program(&guest.login().home, &words);
+    let code = guest.exec(exec, &mut Bounded::new(ANSWER)).await?;
     Ok(code.success())
-}
-
-fn from_home(guest: &dyn Guest, command: &str) -> String {
-    format!("cd {} && {command}", shell_quote(&guest.login().home))
 }
 
 fn failed(task: &Task, exit: u32) -> Failure {

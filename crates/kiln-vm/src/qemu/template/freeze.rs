@@ -18,7 +18,7 @@ use super::{
         ready,
         start::{Origin, Started},
     },
-    Boot, DISK, Failed, MEMORY, STATE, identity, memory,
+    Boot, DISK, Failed, MEMORY, STATE, identity, memory, rehearsal,
 };
 use crate::{machine::GuestSpec, ssh::Session};
 
@@ -36,7 +36,10 @@ const LOOK: Duration = Duration::from_millis(5);
 /// What became of it.
 pub(super) enum Frozen {
     /// All files are there.
-    Whole,
+    Whole {
+        /// As [`super::About::login`].
+        login: Option<String>,
+    },
     /// A guest of this image can't be cloned, and why.
     Unsuited(&'static str),
 }
@@ -50,8 +53,10 @@ pub(super) async fn guest(boot: &Boot<'_>, dir: &Path) -> Result<Frozen, Failed>
     let line = boot.machine.command_line(boot.request, &spec, None, false);
     let mib = u64::from(line?.memory_mib);
     let ram = memory::create(mib << 20)?;
+    let same = Arc::new(ram.try_clone()?.into());
+    let loading = tokio::task::spawn_blocking(move || Ok(same));
     let origin = Origin {
-        ram: Some((ram.try_clone()?.into(), Ram::Shared)),
+        ram: Some((loading, Ram::Shared)),
         ..Origin::cold(&spec.image, boot.size)
     };
     let started = boot
@@ -60,9 +65,10 @@ pub(super) async fn guest(boot: &Boot<'_>, dir: &Path) -> Result<Frozen, Failed>
         .await;
     // Something of the cache's own, as a full disk: a boot elsewhere may work.
     let started = started.map_err(|error| error.to_string())?;
-    let frozen = freeze(boot, &started, dir).await;
-    started.running.stop().await;
-    if matches!(frozen, Ok(Frozen::Whole)) {
+    let running = Arc::clone(&started.running);
+    let frozen = freeze(boot, started, dir).await;
+    running.stop().await;
+    if matches!(frozen, Ok(Frozen::Whole { .. })) {
         let path = dir.join(MEMORY);
         let stored = tokio::task::spawn_blocking(move || memory::store(&ram, &path)).await;
         stored.map_err(std::io::Error::other)??;
@@ -74,20 +80,26 @@ pub(super) async fn guest(boot: &Boot<'_>, dir: &Path) -> Result<Frozen, Failed>
     frozen
 }
 
-async fn freeze(boot: &Boot<'_>, started: &Started, dir: &Path) -> Result<Frozen, Failed> {
+async fn freeze(boot: &Boot<'_>, started: Started, dir: &Path) -> Result<Frozen, Failed> {
     let session = boot
         .machine
-        .first_login(started, ready::Guest::Boots)
+        .first_login(&started, ready::Guest::Boots)
         .await?;
-    if !identity::supported(&session).await? {
+    let running = Arc::clone(&started.running);
+    let agent = rehearsal::with_helper(started, &session).await;
+    if agent.is_none() && !identity::supported(&session).await? {
         return Ok(Frozen::Unsuited(
             "it has no root without a password, or no perl",
         ));
     }
     leave(session).await;
-    wait_until_quiet(started.running.namespace.init_pid()).await;
-    let qmp = &started.running.qmp;
-    Ok(save(qmp, dir).await?)
+    wait_until_quiet(running.namespace.init_pid()).await;
+    Ok(match save(&running.qmp, dir).await? {
+        Some(unsuited) => Frozen::Unsuited(unsuited),
+        None => Frozen::Whole {
+            login: agent.map(|agent| agent.login),
+        },
+    })
 }
 
 /// Clones shall not inherit a connection.
@@ -129,7 +141,8 @@ fn process_ticks(pid: &str) -> Option<u64> {
     Some(field(11)? + field(12)?)
 }
 
-async fn save(qmp: &Arc<Qmp>, dir: &Path) -> Result<Frozen, String> {
+/// Writes the state of the devices. The sentence is why there can't be one.
+pub(super) async fn save(qmp: &Arc<Qmp>, dir: &Path) -> Result<Option<&'static str>, String> {
     let text = |error: QmpError| error.to_string();
     let state = File::create_new(dir.join(STATE)).map_err(|error| error.to_string())?;
     qmp.execute("stop", json!({})).await.map_err(text)?;
@@ -141,7 +154,7 @@ async fn save(qmp: &Arc<Qmp>, dir: &Path) -> Result<Frozen, String> {
         // A device that can't be migrated: QEMU says which.
         Err(error @ QmpError::Refused { .. }) => {
             tracing::info!(%error, "the guest can't be frozen");
-            return Ok(Frozen::Unsuited("one of its devices can't be frozen"));
+            return Ok(Some("one of its devices can't be frozen"));
         }
         Err(error) => return Err(error.to_string()),
     }
@@ -152,7 +165,7 @@ async fn save(qmp: &Arc<Qmp>, dir: &Path) -> Result<Frozen, String> {
             .await
             .map_err(text)?;
         match answer.get("status").and_then(Value::as_str) {
-            Some("completed") => return Ok(Frozen::Whole),
+            Some("completed") => return Ok(None),
             Some("failed" | "cancelled") => return Err("QEMU could not write the state".into()),
             _ if Instant::now() > deadline => {
                 return Err("QEMU did not write the state in time".into());

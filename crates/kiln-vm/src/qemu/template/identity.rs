@@ -8,7 +8,8 @@ use tokio::time::timeout;
 
 use crate::{
     machine::{Bounded, Exec},
-    ssh::{Frame, Session},
+    session::{Said, Session},
+    ssh,
 };
 
 /// Long for a busy host.
@@ -52,7 +53,7 @@ print "renewed\n";
 '"#;
 
 /// Whether the guest has what a clone needs.
-pub(super) async fn supported(session: &Session) -> Result<bool, String> {
+pub(super) async fn supported(session: &ssh::Session) -> Result<bool, String> {
     let mut said = Bounded::new(MAX_SAID);
     let asked = timeout(DEADLINE, session.exec(Exec::new(SUPPORTED), &mut said)).await;
     match asked {
@@ -64,29 +65,36 @@ pub(super) async fn supported(session: &Session) -> Result<bool, String> {
 }
 
 /// Gives a clone its own.
-pub(super) async fn renew(session: &Session, arch: &str) -> Result<(), String> {
-    let renewed = timeout(DEADLINE, converse(session, arch)).await;
+pub(in super::super) async fn renew(session: &Session, arch: &str) -> Result<(), String> {
+    let converse = async {
+        match session {
+            Session::Agent(agent) => {
+                let line = line().map_err(|error| error.to_string())?;
+                let renewed = agent.renew(&line).await;
+                renewed.map_err(|error| error.to_string())?
+            }
+            Session::Ssh(_) => converse(session, arch).await,
+        }
+    };
+    let renewed = timeout(DEADLINE, converse).await;
     renewed.map_err(|_| "the clone did not get its own identity in time".to_owned())?
 }
 
 async fn converse(session: &Session, arch: &str) -> Result<(), String> {
-    let piped = session
-        .pipe(RENEW)
-        .await
-        .map_err(|error| error.to_string())?;
-    let (mut output, input) = piped.split();
+    let piped = session.pipe(RENEW).await;
+    let (mut output, input) = piped.map_err(|error| error.to_string())?;
     let mut said = String::new();
     let mut answered = false;
     loop {
         match output.next().await.map_err(|error| error.to_string())? {
-            Frame::Out(bytes) | Frame::Err(bytes) => {
+            Said::Out(bytes) | Said::Err(bytes) => {
                 said.push_str(&String::from_utf8_lossy(&bytes));
                 if said.len() > MAX_SAID {
                     return Err("the clone floods us when asked for its identity".into());
                 }
             }
-            Frame::Exit(code) if code.success() && said.contains("renewed") => return Ok(()),
-            Frame::Exit(_) => {
+            Said::Exit(code) if code.success() && said.contains("renewed") => return Ok(()),
+            Said::Exit(_) => {
                 return Err(format!(
                     "the clone got no identity of its own: {}",
                     said.trim()
@@ -95,7 +103,8 @@ async fn converse(session: &Session, arch: &str) -> Result<(), String> {
         }
         if !answered && said.contains("ready") {
             answered = true;
-            let line = line(arch).map_err(|error| error.to_string())?;
+            let line = line().map_err(|error| error.to_string())?;
+            let line = format!("{} {line}\n", settimeofday(arch));
             input
                 .write(line.as_bytes())
                 .await
@@ -105,20 +114,16 @@ async fn converse(session: &Session, arch: &str) -> Result<(), String> {
     }
 }
 
-/// Made when the other end is waiting for it, so that the time is right.
-fn line(arch: &str) -> std::io::Result<String> {
+/// Seconds, microseconds, random bytes. Made when the other end is waiting for
+/// it, so that the time is right.
+pub(super) fn line() -> std::io::Result<String> {
     let mut seed = [0u8; ENTROPY];
     rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let seed = crate::image::hex(&seed);
-    let call = settimeofday(arch);
-    Ok(format!(
-        "{call} {} {} {seed}\n",
-        now.as_secs(),
-        now.subsec_micros()
-    ))
+    Ok(format!("{} {} {seed}", now.as_secs(), now.subsec_micros()))
 }
 
 /// The number of settimeofday(2) in Linux's tables.

@@ -20,7 +20,7 @@ pub(super) struct Key {
 }
 
 /// To be raised when templates are made differently.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 impl Key {
     pub async fn of(boot: &Boot<'_>, cache: &Path) -> Result<Self, Failed> {
@@ -59,10 +59,7 @@ impl Key {
             hash.update([0]);
         }
         Ok(Self {
-            name: crate::image::hex(&hash.finalize())
-                .chars()
-                .take(32)
-                .collect(),
+            name: short(hash),
             image: format!("{} {} {}", image.base.display(), image.name, image.arch),
             digest,
         })
@@ -89,6 +86,14 @@ impl Key {
     pub fn unsuited(&self) -> String {
         format!("{}.unsuited", self.name)
     }
+}
+
+/// A digest as a name.
+pub(super) fn short(hash: Sha256) -> String {
+    crate::image::hex(&hash.finalize())
+        .chars()
+        .take(32)
+        .collect()
 }
 
 /// What a guest under KVM may have found out about the processor: a template

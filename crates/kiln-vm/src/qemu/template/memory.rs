@@ -8,8 +8,9 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -35,18 +36,81 @@ pub(super) fn store(memory: &File, path: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
+/// As [`store`], without waiting for the disk.
+pub(super) fn store_soon(memory: &File, path: &Path) -> io::Result<()> {
+    copy_sparse(memory, &File::create_new(path)?)
+}
+
+/// Memories by the file that each was loaded from. What is on the disk may be
+/// another one by now, of the same name; it is known by the file's own number.
+#[derive(Debug, Default)]
+pub(super) struct Loaded(Mutex<Vec<(FileId, Arc<OwnedFd>)>>);
+
+type FileId = (u64, u64, i64, i64);
+
+/// How many are kept: each takes what its guest had used, some 200 MB.
+const KEPT: usize = 4;
+
+impl Loaded {
+    /// This file's memory. Whoever asks while it is loaded waits for it.
+    pub fn get(&self, path: &Path) -> io::Result<Arc<OwnedFd>> {
+        let id = id(path)?;
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = all.iter().position(|(other, _)| *other == id) {
+            let found = all.remove(at);
+            let memory = Arc::clone(&found.1);
+            all.push(found);
+            return Ok(memory);
+        }
+        let memory = Arc::new(load(path)?);
+        remember(&mut all, id, Arc::clone(&memory));
+        Ok(memory)
+    }
+
+    /// This is what the file holds.
+    pub fn put(&self, path: &Path, memory: OwnedFd) -> io::Result<()> {
+        let id = id(path)?;
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        remember(&mut all, id, Arc::new(memory));
+        Ok(())
+    }
+}
+
+fn id(path: &Path) -> io::Result<FileId> {
+    let meta = std::fs::metadata(path)?;
+    Ok((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec()))
+}
+
+fn remember(all: &mut Vec<(FileId, Arc<OwnedFd>)>, id: FileId, memory: Arc<OwnedFd>) {
+    if all.len() >= KEPT {
+        all.remove(0);
+    }
+    all.push((id, memory));
+}
+
 /// Loads memory from a file, for any number of guests.
-pub(super) fn load(path: &Path) -> io::Result<OwnedFd> {
-    let file = File::open(path)?;
-    let memory = create(file.metadata()?.len())?;
-    copy_sparse(&file, &memory)?;
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&memory, seals)?;
+fn load(path: &Path) -> io::Result<OwnedFd> {
+    let memory = load_own(path)?;
+    seal(&memory)?;
     Ok(memory.into())
 }
 
+/// Loads memory from a file, for one guest that may change it.
+pub(super) fn load_own(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    let memory = create(file.metadata()?.len())?;
+    copy_sparse(&file, &memory)?;
+    Ok(memory)
+}
+
+/// Nobody changes it any more. Refused while somebody has it mapped for that.
+pub(super) fn seal(memory: &File) -> io::Result<()> {
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    Ok(rustix::fs::fcntl_add_seals(memory, seals)?)
+}
+
 /// Copies what is not zero to the same places.
-fn copy_sparse(mut from: &File, mut to: &File) -> io::Result<()> {
+pub(super) fn copy_sparse(mut from: &File, mut to: &File) -> io::Result<()> {
     let length = from.metadata()?.len();
     to.set_len(length)?;
     let mut piece = vec![0; PIECE];

@@ -16,10 +16,12 @@
 //! * A template is a shortcut: whatever is wrong with one, the guest is booted
 //!   instead.
 
+mod derived;
 mod freeze;
 mod identity;
 mod key;
 mod memory;
+mod rehearsal;
 mod restore;
 
 use std::{
@@ -33,12 +35,18 @@ use std::{
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::{QemuGuest, QemuMachine};
+use super::{QemuGuest, QemuMachine, guest::StartedFrom, start::Loading};
 use crate::{
-    image::functions::{BootRequest, Functions},
+    image::{
+        Image,
+        functions::{BootRequest, Functions},
+    },
     machine::{GuestSpec, StartError},
 };
+pub(super) use derived::Keepable;
+pub(super) use identity::renew;
 use key::Key;
+pub(super) use rehearsal::perform as rehearse;
 
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
@@ -63,10 +71,13 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub struct Templates {
     dir: PathBuf,
+    /// The memories of those that were used: guests of one template share it.
+    loaded: Arc<memory::Loaded>,
 }
 
 /// What a guest is to be started from.
 pub(super) struct Boot<'a> {
+    pub templates: &'a Templates,
     pub machine: &'a QemuMachine,
     pub functions: &'a Functions,
     pub request: &'a BootRequest,
@@ -113,6 +124,11 @@ struct About {
     /// Lengths and times of the files, so that one that was cut short or
     /// changed is not used.
     files: Vec<FileStamp>,
+    /// What a login depended on, where kiln's helper waits in the guest: a
+    /// digest ([`crate::agent::Agent::login`]).
+    login: Option<String>,
+    /// Only of those that have a job's packages.
+    derived: Option<derived::Derived>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +142,17 @@ impl Templates {
     /// The templates in this directory, which need not exist.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self {
+            dir,
+            loaded: Arc::default(),
+        }
+    }
+
+    /// The memory of a template, which is loaded when it is not yet.
+    fn memory(&self, template: &Path) -> Loading {
+        let loaded = Arc::clone(&self.loaded);
+        let path = template.join(MEMORY);
+        tokio::task::spawn_blocking(move || loaded.get(&path))
     }
 
     /// Starts a guest from a template, which is made when there is none.
@@ -139,7 +165,7 @@ impl Templates {
             return Ok(None);
         };
         note_use(&dir);
-        let reason = match restore::guest(boot, &dir).await {
+        let reason = match self.start_from(boot, &dir).await {
             Ok(guest) => return Ok(Some(guest)),
             // Nothing of the template was tried yet.
             Err(restore::Failed::Launch(reason)) => reason,
@@ -152,6 +178,24 @@ impl Templates {
         };
         let name = &boot.spec.image.name;
         Err(format!("the template of {name} failed: {reason}").into())
+    }
+
+    async fn start_from(
+        &self,
+        boot: &Boot<'_>,
+        dir: &Path,
+    ) -> Result<Arc<QemuGuest>, restore::Failed> {
+        if let Some(preparation) = &boot.spec.preparation
+            && let Some(guest) = self.start_prepared(boot, dir, preparation).await?
+        {
+            return Ok(guest);
+        }
+        let start = restore::Start {
+            template: dir,
+            base: None,
+            own_memory: None,
+        };
+        restore::guest(boot, start, StartedFrom::Template).await
     }
 
     /// Sees to it that there is a template, if there can be one.
@@ -222,29 +266,28 @@ impl Templates {
         let work = RemovedOnDrop(work);
         let name = &boot.spec.image.name;
         tracing::warn!("{name} has no template here yet: making one, so that guests start at once");
-        match freeze::guest(boot, &work.0).await? {
+        let login = match freeze::guest(boot, &work.0).await? {
             freeze::Frozen::Unsuited(reason) => {
                 tracing::info!("{} gets no template: {reason}", boot.spec.image.name);
                 let marked = fs::write(self.dir.join(key.unsuited()), reason);
                 marked.map_err(|error| self.trouble("no mark in", &error))?;
                 return Ok(false);
             }
-            freeze::Frozen::Whole => {}
-        }
+            freeze::Frozen::Whole { login } => login,
+        };
         let about = About {
             image: key.image().to_owned(),
             digest: key.digest().to_owned(),
             files: stamps(&work.0)
                 .map_err(|error| self.trouble("unreadable template in", &error))?,
+            login,
+            derived: None,
         };
         self.remove_others(&about);
-        let finished = serde_json::to_vec(&about)
-            .map_err(io::Error::from)
-            .and_then(|text| fs::write(work.0.join(ABOUT), text))
-            .and_then(|()| {
-                let _ = fs::remove_dir_all(dir);
-                fs::rename(&work.0, dir)
-            });
+        let finished = write_about(&work.0, &about).and_then(|()| {
+            let _ = fs::remove_dir_all(dir);
+            fs::rename(&work.0, dir)
+        });
         finished.map_err(|error| self.trouble("the template can't be kept in", &error))?;
         Ok(true)
     }
@@ -258,6 +301,9 @@ impl Templates {
             let Some(other) = read_about(&dir) else {
                 continue;
             };
+            if other.derived.is_some() {
+                continue;
+            }
             if other.image == about.image && other.digest != about.digest {
                 let _ = fs::remove_dir_all(dir);
             } else {
@@ -269,6 +315,7 @@ impl Templates {
         for (_, dir) in others.into_iter().take(excess) {
             let _ = fs::remove_dir_all(dir);
         }
+        self.tidy_derived();
     }
 
     /// Removes what makers left that were killed: whoever makes a template
@@ -299,13 +346,20 @@ impl Templates {
         }
     }
 
+    /// The version of an image as it is now, if it can be read.
+    pub(super) async fn version(&self, image: &Image) -> Option<String> {
+        let (image, cache) = (image.clone(), self.dir.clone());
+        let digest = tokio::task::spawn_blocking(move || image.digest_remembered(&cache)).await;
+        digest.ok()?.ok()
+    }
+
     fn lock_path(&self, key: &str) -> PathBuf {
         self.dir.join(format!("{key}.lock"))
     }
 }
 
 /// A directory in which something is made.
-struct RemovedOnDrop(PathBuf);
+pub(super) struct RemovedOnDrop(pub PathBuf);
 
 impl Drop for RemovedOnDrop {
     fn drop(&mut self) {
@@ -328,6 +382,10 @@ fn private_dir(dir: &Path) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
+}
+
+fn write_about(dir: &Path, about: &About) -> io::Result<()> {
+    fs::write(dir.join(ABOUT), serde_json::to_vec(about)?)
 }
 
 fn read_about(dir: &Path) -> Option<About> {

@@ -15,14 +15,16 @@ use super::{
     super::{
         QemuGuest,
         command::Ram,
+        guest::StartedFrom,
         qmp::Qmp,
         ready,
         start::{Origin, Started, Stopwatch},
     },
-    Boot, DISK, MEMORY, STATE,
+    Boot, DISK, STATE,
     freeze::ignore_shared,
-    identity, memory,
+    identity, read_about,
 };
+use crate::{agent::Agent, session::Session};
 
 /// Loading the state takes a hundredth of a second.
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
@@ -41,30 +43,57 @@ pub(super) enum Failed {
     Revive(String),
 }
 
+/// What to start from.
+pub(super) struct Start<'a> {
+    /// The template.
+    pub template: &'a Path,
+    /// The one below it.
+    pub base: Option<&'a Path>,
+    /// Whether the guest's memory is one that it may change, so that it can be
+    /// kept as it is later.
+    pub own_memory: Option<Arc<File>>,
+}
+
+impl Start<'_> {
+    fn origin(&self, boot: &Boot<'_>) -> Origin {
+        let ram = match &self.own_memory {
+            Some(memory) => {
+                let memory = Arc::clone(memory);
+                let opened = move || Ok(Arc::new(memory.try_clone()?.into()));
+                (tokio::task::spawn_blocking(opened), Ram::Shared)
+            }
+            None => (boot.templates.memory(self.template), Ram::Private),
+        };
+        let visible = [Some(self.template), self.base].into_iter().flatten();
+        Origin {
+            ram: Some(ram),
+            incoming: true,
+            disk: self.template.join(DISK),
+            visible: visible.map(Path::to_owned).collect(),
+            size: boot.size,
+        }
+    }
+}
+
 /// A guest that is a machine of its own.
-pub(super) async fn guest(boot: &Boot<'_>, template: &Path) -> Result<Arc<QemuGuest>, Failed> {
+pub(super) async fn guest(
+    boot: &Boot<'_>,
+    start: Start<'_>,
+    from: StartedFrom,
+) -> Result<Arc<QemuGuest>, Failed> {
     let mut watch = Stopwatch::start();
-    let path = template.join(MEMORY);
-    let ram = tokio::task::spawn_blocking(move || memory::load(&path)).await;
-    let ram = ram.map_err(std::io::Error::other).flatten();
-    let ram = ram.map_err(|error| Failed::Revive(error.to_string()))?;
-    watch.lap("template: memory");
-    let origin = Origin {
-        ram: Some((ram, Ram::Private)),
-        incoming: true,
-        disk: template.join(DISK),
-        size: boot.size,
-    };
+    let origin = start.origin(boot);
     let started = boot
         .machine
         .launch(boot.functions, boot.request, boot.spec, origin)
         .await;
     let started = started.map_err(|error| Failed::Launch(error.to_string()))?;
-    watch.lap("template: namespace, uplink, QEMU");
-    match revive(boot, &started, template, &mut watch).await {
-        Ok(session) => Ok(QemuGuest::new(started.running, session)),
+    watch.lap("template: memory, namespace, uplink, QEMU");
+    let running = Arc::clone(&started.running);
+    match revive(boot, started, start.template, &mut watch).await {
+        Ok(session) => Ok(QemuGuest::new(running, session, from)),
         Err(reason) => {
-            started.running.stop().await;
+            running.stop().await;
             // The guest is booted next, with files of the same names.
             let _ = std::fs::remove_file(super::super::start::overlay_path(&boot.spec.dir));
             Err(Failed::Revive(reason))
@@ -74,22 +103,32 @@ pub(super) async fn guest(boot: &Boot<'_>, template: &Path) -> Result<Arc<QemuGu
 
 async fn revive(
     boot: &Boot<'_>,
-    started: &Started,
+    started: Started,
     template: &Path,
     watch: &mut Stopwatch,
-) -> Result<crate::ssh::Session, String> {
-    let qmp = &started.running.qmp;
-    load(qmp, template).await?;
+) -> Result<Session, String> {
+    load(&started.running.qmp, template).await?;
     watch.lap("template: state");
-    let login = boot.machine.first_login(started, ready::Guest::IsUp);
-    let session = match timeout(LOGIN_DEADLINE, login).await {
-        Ok(session) => session.map_err(|error| error.to_string())?,
-        Err(_) => return Err("the clone let nobody in".into()),
-    };
+    let session = enter(boot, started, template).await?;
     watch.lap("template: login");
     identity::renew(&session, &boot.spec.image.arch).await?;
     watch.lap("template: identity");
     Ok(session)
+}
+
+/// By the helper, where the template has one.
+async fn enter(boot: &Boot<'_>, started: Started, template: &Path) -> Result<Session, String> {
+    if let Some(login) = read_about(template).and_then(|about| about.login) {
+        let closed = started.running.qmp.subscribe();
+        let agent = Agent::meet(started.port, closed, login, LOGIN_DEADLINE).await;
+        let agent = agent.map_err(|_| "the helper in the clone does not answer")?;
+        return Ok(Session::Agent(agent));
+    }
+    let login = boot.machine.first_login(&started, ready::Guest::IsUp);
+    match timeout(LOGIN_DEADLINE, login).await {
+        Ok(session) => Ok(Session::Ssh(session.map_err(|error| error.to_string())?)),
+        Err(_) => Err("the clone let nobody in".into()),
+    }
 }
 
 async fn load(qmp: &Qmp, template: &Path) -> Result<(), String> {

@@ -75,6 +75,7 @@ async fn freeze(images: &Path, name: &str, arch: &str) -> Result<(), Failure> {
     let image = machine::find_image(&host.machine, images, name, Some(arch)).await?;
     let scratch = Scratch::create()?;
     let spec = GuestSpec {
+        preparation: None,
         image,
         memory_mib: None,
         cpus: DEFAULT_CPUS,

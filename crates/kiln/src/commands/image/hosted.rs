@@ -9,7 +9,8 @@ use kiln_vm::{
     machine::{Guest, GuestSpec},
     network::Network,
     qemu::{QemuGuest, QemuMachine, control::Host},
-    ssh::{Dial, Session},
+    session::Session,
+    ssh::Dial,
 };
 use tokio::{
     net::TcpStream,
@@ -143,6 +144,7 @@ impl Hosted {
     ) -> Result<(), String> {
         let scratch = Scratch::create().map_err(|failure| failure.message)?;
         let spec = GuestSpec {
+            preparation: None,
             image: self.image.clone(),
             memory_mib: None,
             cpus: DEFAULT_CPUS,

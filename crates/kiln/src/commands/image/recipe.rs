@@ -33,6 +33,7 @@ const FILES: &[RecipeFile] = recipe![
     "debian/forky/genimg",
     "debian/functions",
     "debian/genimg",
+    "debian/guest-agent",
     "debian/guest-disk",
     "debian/guest-initrd",
     "debian/guest-setup",

@@ -24,7 +24,7 @@ use kiln_core::{
     manifest::{Arch, EnvName, Manifest},
 };
 use kiln_vm::{
-    machine::{GuestSpec, Machine},
+    machine::{GuestSpec, Machine, Preparation},
     qemu::accelerator::{Accelerator, TCG_WARNING},
 };
 use kiln_worker::{Cause, Job, Limits, Outcome, Secret};
@@ -102,6 +102,7 @@ async fn prepare(args: &Arc<RunArgs>) -> Result<Prepared, Failure> {
             memory_mib: args.memory,
             cpus: args.cpus,
             network,
+            preparation: preparation(args, &request.manifest),
             dir: folder.scratch(),
         },
         manifest: request.manifest,
@@ -110,6 +111,26 @@ async fn prepare(args: &Arc<RunArgs>) -> Result<Prepared, Failure> {
         machine,
         job,
         folder,
+    })
+}
+
+/// What a guest may be kept with.
+fn preparation(args: &RunArgs, manifest: &Manifest) -> Option<Preparation> {
+    let repositories = manifest.repositories().iter();
+    let repositories: Vec<(String, String)> = repositories
+        .map(|repository| (repository.name.clone(), repository.source.clone()))
+        .collect();
+    let packages = manifest.packages().to_vec();
+    if (repositories.is_empty() && packages.is_empty()) || args.derived_ttl.is_zero() {
+        return None;
+    }
+    Some(Preparation {
+        // Templates are this user's own.
+        owner: rustix::process::getuid().as_raw().to_string(),
+        repositories,
+        packages,
+        max_age: args.derived_ttl,
+        fresh: args.fresh,
     })
 }
 

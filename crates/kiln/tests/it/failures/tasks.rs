@@ -57,15 +57,18 @@ fn a_guest_that_ends_in_a_task_fails_the_build_and_says_how() {
 }
 
 #[test]
-fn a_task_that_ends_its_own_ssh_session_fails_and_says_so() {
+fn a_task_that_ends_kilns_way_into_the_guest_fails_and_says_so() {
     let kiln = Kiln::new();
-    let manifest =
-        "tasks:\n- cut: |\n    echo before\n    sudo pkill -f 'sshd: build'\n    sleep 60\n";
-    let ended = kiln.run(manifest).args(["--no-network"]).expect_status(1);
-    ended
-        .expect_line("cut", "before")
-        .expect_log("task cut: the connection to the guest was lost");
-    tells_nothing_of_the_host(&ended, &harness::images());
+    // With and without the helper in the guest.
+    for (option, end) in [("--no-network", "guest-agent"), ("--cold", "sshd: build")] {
+        let manifest =
+            format!("tasks:\n- cut: |\n    echo before\n    sudo pkill -f '{end}'\n    sleep 60\n");
+        let ended = kiln.run(&manifest).args([option]).expect_status(1);
+        ended
+            .expect_line("cut", "before")
+            .expect_log("task cut: the connection to the guest was lost");
+        tells_nothing_of_the_host(&ended, &harness::images());
+    }
 }
 
 #[test]
