@@ -59,6 +59,18 @@ pub enum Start {
     BadImage,
 }
 
+/// What becomes of guests that are to be kept with their packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keep {
+    /// They can't be.
+    #[default]
+    Not,
+    /// They are; the job goes on in another one.
+    As,
+    /// They are gone, and nothing goes on from there.
+    Lost,
+}
+
 /// What a guest was asked for, as tests see it afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
@@ -70,6 +82,8 @@ pub enum Call {
     AddRepository(String, String),
     /// [`Guest::install`] with these packages.
     Install(Vec<String>),
+    /// [`Guest::keep`].
+    Keep,
     /// [`Guest::fresh_login`].
     FreshLogin,
     /// [`Guest::stop`].
@@ -84,6 +98,8 @@ type Fault = dyn Fn(&Call) -> bool + Send + Sync;
 pub struct Dummy {
     start: Start,
     words: Vec<String>,
+    keep: Keep,
+    prepared: Option<Duration>,
     vanish: Option<Arc<Fault>>,
     calls: Arc<Mutex<Vec<Call>>>,
 }
@@ -102,6 +118,20 @@ impl Dummy {
     #[must_use]
     pub fn with_word(mut self, word: &str, script: &str) -> Self {
         self.words.extend([word.to_owned(), script.to_owned()]);
+        self
+    }
+
+    /// What becomes of guests that are to be kept.
+    #[must_use]
+    pub fn keeping(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Guests of jobs that install something have it for so long.
+    #[must_use]
+    pub fn prepared(mut self, age: Duration) -> Self {
+        self.prepared = Some(age);
         self
     }
 

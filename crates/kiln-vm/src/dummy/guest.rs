@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -21,9 +22,9 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::{Call, Dummy};
+use super::{Call, Dummy, Keep};
 use crate::machine::{
-    Exec, ExitCode, Gone, Guest, GuestError, GuestSpec, Login, Sink, Stderr, Stdin,
+    Exec, ExitCode, Gone, Guest, GuestError, GuestSpec, Kept, Login, Sink, Stderr, Stdin,
 };
 
 const HOLDER: &str = include_str!("holder.sh");
@@ -33,6 +34,7 @@ const CUT: u32 = 197;
 
 pub(super) struct DummyGuest {
     machine: Dummy,
+    spec: GuestSpec,
     login: Login,
     mark: String,
     group: i32,
@@ -73,6 +75,7 @@ impl DummyGuest {
         tokio::spawn(hold(holder, input, output, stopped, tell));
         Ok(Self {
             machine,
+            spec: spec.clone(),
             login: Login {
                 home: format!("{dir}/home"),
                 ..spec.image.login.clone()
@@ -197,6 +200,26 @@ impl Guest for DummyGuest {
         Ok(ExitCode(0))
     }
 
+    fn prepared(&self) -> Option<Duration> {
+        let asked = self.spec.preparation.is_some();
+        self.machine.prepared.filter(|_| asked)
+    }
+
+    async fn keep(&self) -> Kept {
+        self.machine.note(Call::Keep);
+        if self.machine.keep == Keep::Not {
+            return Kept::Not;
+        }
+        self.end().await;
+        if self.machine.keep == Keep::Lost {
+            return Kept::Lost;
+        }
+        match Self::start(self.machine.clone(), &self.spec).await {
+            Ok(guest) => Kept::As(Box::new(guest)),
+            Err(_) => Kept::Lost,
+        }
+    }
+
     async fn fresh_login(&self) -> Result<(), GuestError> {
         self.asked(Call::FreshLogin).await
     }
@@ -224,6 +247,12 @@ impl Guest for DummyGuest {
 
     async fn stop(&self) {
         self.machine.note(Call::Stop);
+        self.end().await;
+    }
+}
+
+impl DummyGuest {
+    async fn end(&self) {
         // Dropping the sender is what ends the holder's input.
         drop(
             self.stop

@@ -7,6 +7,7 @@ mod endings;
 mod harness;
 mod logs;
 mod order;
+mod preparation;
 mod properties;
 mod secrets;
 mod sources;

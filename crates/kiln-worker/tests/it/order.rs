@@ -7,7 +7,7 @@ use kiln_worker::{Body, Cause};
 use crate::harness::Build;
 
 #[tokio::test]
-async fn the_steps_come_in_the_order_of_builds_sr_ht() {
+async fn packages_come_before_anything_of_the_job_and_then_the_order_of_builds_sr_ht() {
     let ran = Build::of(
         "packages: [jq, git]\nrepositories: {extra: https://example.org/apt}\n\
          sources: [https://example.org/thing]\nartifacts: [out]\n\
@@ -39,9 +39,9 @@ async fn the_steps_come_in_the_order_of_builds_sr_ht() {
         seen,
         [
             "Start",
-            "settings",
             "repository extra https://example.org/apt",
             r#"install ["jq", "git"]"#,
+            "settings",
             "clone",
             // Packages may have changed what a login gives.
             "FreshLogin",
