@@ -1,5 +1,6 @@
 //! Guests of kiln: images, QEMU, the namespaces and the network around it, and
 //! the SSH session into the guest.
+pub mod cgroup;
 #[cfg(feature = "testing")]
 pub mod dummy;
 pub mod image;

@@ -103,6 +103,10 @@ pub struct RunArgs {
     /// The guest's processors
     #[arg(long, default_value_t = DEFAULT_CPUS, value_parser = clap::value_parser!(u32).range(1..=255))]
     pub cpus: u32,
+    /// How much the guest may write to its disk: 4096, 4G; default all that the
+    /// disk holds. What is more is an I/O error in the guest
+    #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
+    pub disk: Option<u32>,
     /// No network for the guest
     #[arg(long, conflicts_with = "allow")]
     pub no_network: bool,
@@ -296,7 +300,7 @@ fn mebibytes(text: &str) -> Result<u32, String> {
     match u32::try_from(mib) {
         Ok(mib @ 64..) => Ok(mib),
         _ => Err(format!(
-            "`{text}` is too little or too much memory; write it in MiB, or like 2G"
+            "`{text}` is too little or too much; write it in MiB, or like 2G"
         )),
     }
 }

@@ -56,6 +56,8 @@ pub struct Events {
     pub panicked: bool,
     /// The host had no space for what the guest wrote.
     pub disk_full: bool,
+    /// The guest wrote more than its disk's file may hold.
+    pub disk_limit: bool,
 }
 
 /// Answers carry the number of their request: one that nobody waits for any
@@ -231,6 +233,7 @@ async fn read_lines(
                 let reason = message.pointer("/data/reason").and_then(Value::as_str);
                 let nospace = message.pointer("/data/nospace") == Some(&Value::Bool(true));
                 events.disk_full |= nospace || reason == Some("No space left on device");
+                events.disk_limit |= reason == Some("File too large");
             }),
             Some(_) => {}
             None if message.get("QMP").is_some() => {}
@@ -276,7 +279,14 @@ mod tests {
     async fn a_full_disk_of_the_host_is_noticed() {
         let lines = b"{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"reason\":\"No space left on device\"}}\n{\"return\":{},\"id\":1}\n";
         let qmp = qemu_that_says(lines).await.unwrap();
-        assert!(qmp.events().disk_full);
+        assert!(qmp.events().disk_full && !qmp.events().disk_limit);
+    }
+
+    #[tokio::test]
+    async fn a_guest_at_the_limit_of_its_disk_is_not_a_full_host() {
+        let lines = b"{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"reason\":\"File too large\"}}\n{\"return\":{},\"id\":1}\n";
+        let qmp = qemu_that_says(lines).await.unwrap();
+        assert!(qmp.events().disk_limit && !qmp.events().disk_full);
     }
 
     #[tokio::test]
