@@ -4,7 +4,7 @@
 //! ```text
 //!  version 1                         version 2 (a delegated subtree)
 //!  memory/…/of kiln                  of kiln, empty: its controllers are passed on
-//!  └── kiln-PID-N                    ├── kiln          kiln itself
+//!  └── kiln-PID-N                    ├── kiln.self     kiln itself
 //!  pids/…/of kiln                    └── kiln-PID-N    a guest
 //!  └── kiln-PID-N
 //! ```
@@ -31,7 +31,7 @@ use rustix::fs::{Access, FlockOperation};
 /// What the names of all of ours begin with.
 const PREFIX: &str = "kiln-";
 /// Where kiln itself is under version 2.
-const LEAF: &str = "kiln";
+const LEAF: &str = "kiln.self";
 /// What processor time is counted in, in microseconds; the kernel's default.
 const PERIOD: u64 = 100_000;
 /// More than can be in use at once.
@@ -483,6 +483,24 @@ mod tests {
         assert!(one.dirs().chain(two.dirs()).all(Path::is_dir));
         drop((one, two));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn kilns_that_start_at_once_take_nothing_from_each_other() {
+        let (dir, cgroups) = place();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let made = cgroups.create(&NOTHING).unwrap();
+                        assert!(made.dirs().all(Path::is_dir));
+                    }
+                });
+            }
+        });
+        // What one lost to another before it held it, the next one removes.
+        remove_dead(dir.path());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]
