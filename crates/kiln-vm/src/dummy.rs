@@ -13,6 +13,7 @@
 //! | `hang` | never ends |
 //! | `vanish`, `panic` | the guest is gone |
 //! | `full` | the host has no space for the guest from now on |
+//! | `overfill` | the guest has written more to its disk than it may |
 //! | `cut` | the connection is lost, the guest lives |
 //!
 //! Packages whose name begins with `no-such` can't be installed (100),
@@ -149,6 +150,7 @@ impl Dummy {
             },
             memory_mib: None,
             cpus: 1,
+            disk_mib: None,
             network: Network::None,
             dir,
         }

@@ -1,6 +1,7 @@
 //! Guests of kiln: images, QEMU, the namespaces and the network around it, and
 //! the ways into the guest.
 pub mod agent;
+pub mod cgroup;
 #[cfg(feature = "testing")]
 pub mod dummy;
 pub mod image;

@@ -36,6 +36,9 @@ pub struct GuestSpec {
     pub memory_mib: Option<u32>,
     /// Virtual CPUs.
     pub cpus: u32,
+    /// How much the guest may write to its disk, in MiB; all that the disk
+    /// holds when absent, and never more.
+    pub disk_mib: Option<u32>,
     /// What the guest may reach.
     pub network: Network,
     /// What the job installs, when guests may be kept with it.
@@ -160,6 +163,12 @@ pub trait Guest: Send + Sync {
         false
     }
 
+    /// Whether the guest wrote more to its disk than it may. It saw an I/O error
+    /// then, by its own fault.
+    fn disk_limit_reached(&self) -> bool {
+        false
+    }
+
     /// How commands are run in it.
     fn login(&self) -> &Login;
 
@@ -221,6 +230,10 @@ impl<G: Guest> Guest for std::sync::Arc<G> {
 
     fn disk_full(&self) -> bool {
         (**self).disk_full()
+    }
+
+    fn disk_limit_reached(&self) -> bool {
+        (**self).disk_limit_reached()
     }
 
     fn login(&self) -> &Login {
@@ -452,6 +465,10 @@ pub enum Gone {
     /// The machine ended in a way that the guest can't cause by asking.
     #[error("the virtual machine ended unexpectedly")]
     Crashed,
+    /// The machine took more memory than the guest's and what goes with it, and
+    /// was ended for that.
+    #[error("the virtual machine took more of the host's memory than it may, and was ended")]
+    OutOfMemory,
     /// [`Guest::stop`] was called.
     #[error("the guest was stopped")]
     Stopped,

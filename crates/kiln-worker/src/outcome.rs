@@ -67,6 +67,12 @@ pub(crate) enum Failure {
     Step { step: Step, reason: String },
     /// A guest failed; what was going on.
     Guest { during: String, error: GuestError },
+    /// What failed in a guest that had reached the limit of its disk, in MiB
+    /// where the job has one.
+    DiskLimit {
+        failure: Box<Failure>,
+        mib: Option<u32>,
+    },
     /// No guest came to be.
     Start(StartError),
     /// The host failed at something: a sentence for the owner and the error.
@@ -120,8 +126,10 @@ impl Failure {
                 exit: *exit,
             },
             Self::Step { step, .. } => Cause::StepFailed { step: *step },
+            Self::DiskLimit { failure, .. } => failure.cause(),
             Self::Guest { error, .. } => match error {
-                GuestError::Host | GuestError::Gone(Gone::Crashed | Gone::Stopped) => {
+                GuestError::Host
+                | GuestError::Gone(Gone::Crashed | Gone::OutOfMemory | Gone::Stopped) => {
                     Cause::HostFailed
                 }
                 GuestError::Output(_) => Cause::LogLost,
@@ -141,6 +149,13 @@ impl Failure {
             Self::Task { task, exit } => format!("task {task} failed with exit status {exit}"),
             Self::Step { reason, .. } | Self::Host { reason, .. } => reason.clone(),
             Self::Guest { during, error } => format!("{during}: {error}"),
+            Self::DiskLimit { failure, mib } => {
+                let limit = mib.map_or_else(String::new, |mib| format!(", {mib} MiB"));
+                format!(
+                    "{}; the guest reached the limit of its disk{limit}: write less, or ask for more with --disk",
+                    failure.reason()
+                )
+            }
             Self::Start(error) => format!("start: {}", error.for_owner()),
             Self::Report(error) => error.to_string(),
             Self::Timeout(deadline) => {

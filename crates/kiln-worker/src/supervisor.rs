@@ -47,7 +47,7 @@ pub async fn run(
         () = tokio::time::sleep(job.deadline) => Err(Failure::Timeout(job.deadline)),
         ended = drive(machine, job, &mut progress, &mut guest) => ended,
     };
-    let ended = ended.map_err(|failure| blame(failure, guest.as_deref()));
+    let ended = ended.map_err(|failure| blame(failure, job, guest.as_deref()));
     if let Err(failure) = &ended {
         let operator = failure.operator();
         tracing::info!(
@@ -71,9 +71,11 @@ pub async fn run(
     outcome
 }
 
-/// What fails in a guest that its host had no space for is the host's failure.
-fn blame(failure: Failure, guest: Option<&dyn Guest>) -> Failure {
+/// What fails in a guest that its host had no space for is the host's failure;
+/// in one that wrote more than it may, the job's.
+fn blame(failure: Failure, job: &Job, guest: Option<&dyn Guest>) -> Failure {
     let full = guest.is_some_and(Guest::disk_full);
+    let limit = guest.is_some_and(Guest::disk_limit_reached);
     match failure {
         Failure::Task { .. } | Failure::Step { .. } | Failure::Guest { .. } if full => {
             Failure::Host {
@@ -82,6 +84,12 @@ fn blame(failure: Failure, guest: Option<&dyn Guest>) -> Failure {
                     failure.reason()
                 ),
                 error: std::io::ErrorKind::StorageFull.into(),
+            }
+        }
+        Failure::Task { .. } | Failure::Step { .. } | Failure::Guest { .. } if limit => {
+            Failure::DiskLimit {
+                failure: Box::new(failure),
+                mib: job.guest.disk_mib,
             }
         }
         other => other,

@@ -103,6 +103,10 @@ pub struct RunArgs {
     /// The guest's processors
     #[arg(long, default_value_t = DEFAULT_CPUS, value_parser = clap::value_parser!(u32).range(1..=255))]
     pub cpus: u32,
+    /// How much the guest may write to its disk: 4096, 4G; default all that the
+    /// disk holds. What is more is an I/O error in the guest
+    #[arg(long, value_name = "SIZE", value_parser = disk)]
+    pub disk: Option<u32>,
     /// No network for the guest
     #[arg(long, conflicts_with = "allow")]
     pub no_network: bool,
@@ -303,17 +307,32 @@ fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
-/// `2048` (MiB), `2G`.
+/// `2048` (MiB), `2G`, of memory.
 fn mebibytes(text: &str) -> Result<u32, String> {
-    let mib = match text.parse::<u64>() {
-        Ok(mib) => mib,
-        Err(_) => bytes(text)? >> 20,
-    };
-    match u32::try_from(mib) {
+    match u32::try_from(size_in_mib(text)?) {
         Ok(mib @ 64..) => Ok(mib),
         _ => Err(format!(
             "`{text}` is too little or too much memory; write it in MiB, or like 2G"
         )),
+    }
+}
+
+/// The same of a disk.
+fn disk(text: &str) -> Result<u32, String> {
+    const LEAST: u64 = kiln_vm::qemu::MIN_DISK_SPACE >> 20;
+    match size_in_mib(text)? {
+        mib @ LEAST.. => u32::try_from(mib).map_err(|_| format!("`{text}` is no size of a disk")),
+        _ => Err(format!(
+            "`{text}` is too little: a guest needs {LEAST} MiB of disk at the least"
+        )),
+    }
+}
+
+/// A bare number is MiB.
+fn size_in_mib(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(mib) => Ok(mib),
+        Err(_) => Ok(bytes(text)? >> 20),
     }
 }
 
@@ -351,6 +370,8 @@ mod tests {
         assert_eq!(mebibytes("2G"), Ok(2048));
         assert_eq!(mebibytes("1024"), Ok(1024));
         assert!(mebibytes("1").is_err());
+        assert_eq!(disk("256"), Ok(256));
+        assert!(disk("255").is_err() && disk("9999999999").is_err());
         assert!(bytes("é").is_err());
     }
 }

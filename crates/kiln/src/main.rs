@@ -32,7 +32,8 @@ fn main() -> ExitCode {
     let first = words.next();
     match first.as_deref() {
         Some(namespace::HELPER_COMMAND) => {
-            return namespace::helper::main(&words.next().unwrap_or_default());
+            let isolation = words.next().unwrap_or_default();
+            return namespace::helper::main(&isolation, &words.collect::<Vec<_>>());
         }
         Some(namespace::INIT_COMMAND) => {
             return namespace::helper::init_main(&words.next().unwrap_or_default());

@@ -41,6 +41,8 @@ pub(super) struct DummyGuest {
     path: String,
     /// Exists once the word `full` was said.
     full: PathBuf,
+    /// Exists once the word `overfill` was said.
+    overfull: PathBuf,
     gone: watch::Receiver<Option<Gone>>,
     stop: Mutex<Option<oneshot::Sender<()>>>,
 }
@@ -84,6 +86,7 @@ impl DummyGuest {
             group,
             path: format!("{dir}/words:{PATH}"),
             full: Path::new(dir).join("full"),
+            overfull: Path::new(dir).join("overfull"),
             gone,
             stop: Mutex::new(Some(stop)),
         })
@@ -239,6 +242,10 @@ impl Guest for DummyGuest {
 
     fn disk_full(&self) -> bool {
         self.full.exists()
+    }
+
+    fn disk_limit_reached(&self) -> bool {
+        self.overfull.exists()
     }
 
     fn login(&self) -> &Login {

@@ -10,6 +10,7 @@ word fail 'exit "$1"'
 word hang 'exec sleep infinity'
 word cut 'exit 197'
 word full ": >'$dir/full'"
+word overfill ": >'$dir/overfull'"
 word garbage 'printf "\377\376\000garbage\r\033[31m\n"'
 word flood 'end="\n"; [ "$2" = long ] && end=.
 yes "$(printf "%0.s." {1..63})" | head -c "$1" | tr "\n" "$end"'

@@ -16,8 +16,9 @@ use std::{
 use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
 
 use crate::{
+    cgroup::{self, Cgroups},
     machine::{ExitCode, Sink},
-    namespace::{self, Isolation, Namespace, Process, SYSTEM_PATH},
+    namespace::{self, Isolation, Namespace, Process, Rlimits, SYSTEM_PATH},
     ssh::Dial,
     tail::Tail,
 };
@@ -28,6 +29,21 @@ const QUERY_DEADLINE: Duration = Duration::from_secs(20);
 const MAX_REPORT: usize = 64 * 1024;
 /// The port under which `functions` knows its guest, in its own namespace.
 pub const GUEST_PORT: u16 = 8022;
+
+/// Of the script and all that it starts. It prints a few words, or talks to a
+/// guest; its files are a small one in memory.
+const LIMITS: Rlimits = Rlimits {
+    file_size: 64 << 20,
+    data: 256 << 20,
+    descriptors: 256,
+    processes: 128,
+};
+/// The same together. Memory has room for its files too.
+const TOGETHER: cgroup::Limits = cgroup::Limits {
+    memory: 512 << 20,
+    processes: 128,
+    processors: 2,
+};
 
 const PRELUDE: &str = include_str!("functions.sh");
 
@@ -115,6 +131,8 @@ pub struct Functions {
     pub dir: PathBuf,
     /// Whether guests of this architecture run under KVM here.
     pub kvm: bool,
+    /// Where the script has a cgroup.
+    pub cgroups: Option<Cgroups>,
 }
 
 impl Functions {
@@ -249,6 +267,10 @@ impl Functions {
         config.files.visible = super::files_of(&self.base, &self.dir);
         config.files.visible.push(self.helper.clone());
         config.files.visible.extend(control.map(Path::to_owned));
+        config.cgroup = self.cgroups.clone().map(|cgroups| cgroup::Plan {
+            cgroups,
+            limits: TOGETHER,
+        });
         Namespace::create(&config).await
     }
 
@@ -284,6 +306,7 @@ impl Functions {
             stdout: Some(stdout),
             stderr: Some(stderr),
             fds: Vec::new(),
+            limits: LIMITS,
         };
         namespace.spawn(process).await?;
         Ok((stdout_read, stderr_read))

@@ -23,25 +23,28 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     io::FdFlags,
-    process::{Pid, PidfdFlags, Signal, WaitOptions},
+    process::{Pid, PidfdFlags, Resource, Signal, WaitOptions},
     thread::UnshareFlags,
 };
 
 use super::{
     FORBIDDEN, INIT_COMMAND, netlink,
     protocol::{self, Files, Numbered, Reply, Request},
-    root,
+    rlimits, root,
 };
+use crate::cgroup;
 
 /// A loopback connection takes microseconds, unless its listener has stopped.
 /// Meanwhile the end of the control socket would not be noticed.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The first stage. `isolation` is the helper's argument: `full` or `none`.
+/// The first stage. The helper's arguments: `full` or `none`, and the
+/// directories of its cgroup.
 #[must_use]
-pub fn main(isolation: &str) -> ExitCode {
-    let made = leave_terminal().and_then(|()| match isolation {
-        "full" => unshare(),
+pub fn main(isolation: &str, cgroup: &[String]) -> ExitCode {
+    let joined = leave_terminal().and_then(|()| join(cgroup));
+    let made = joined.and_then(|()| match isolation {
+        "full" => unshare(!cgroup.is_empty()),
         // Whatever is left behind inside becomes ours to end.
         _ => Ok(rustix::process::set_child_subreaper(Some(
             rustix::process::getpid(),
@@ -154,14 +157,27 @@ fn kill_descendants() {
     }
 }
 
-fn unshare() -> io::Result<()> {
+/// Before anything else is started or apart from the host.
+fn join(cgroup: &[String]) -> io::Result<()> {
+    cgroup.iter().try_for_each(|dir| {
+        // A refusal here is not the host's of namespaces.
+        cgroup::join(Path::new(dir)).map_err(|error| io::Error::other(format!("cgroup: {error}")))
+    })
+}
+
+/// `cgroup`: whether what is inside has one of its own, and shall not see where
+/// on the host that is.
+fn unshare(cgroup: bool) -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    let flags = UnshareFlags::NEWUSER
+    let mut flags = UnshareFlags::NEWUSER
         | UnshareFlags::NEWNS
         | UnshareFlags::NEWPID
         | UnshareFlags::NEWIPC
         | UnshareFlags::NEWUTS
         | UnshareFlags::NEWNET;
+    if cgroup {
+        flags |= UnshareFlags::NEWCGROUP;
+    }
     #[expect(unsafe_code, reason = "rustix has no safe form")]
     // SAFETY: descriptors stay shared (no FILES), and this is the only thread.
     unsafe { rustix::thread::unshare_unsafe(flags) }?;
@@ -256,10 +272,15 @@ fn answer(
             cwd,
             stdout,
             stderr,
-        } => spawn(&harmless(isolated, argv), env, &cwd, (stdout, stderr), fds).map(|started| {
-            *running = Some(started);
-            (Reply::Done, None)
-        }),
+            limits,
+        } => {
+            let limits = limits.words(isolated);
+            let argv = harmless(isolated, argv);
+            spawn(&argv, env, &cwd, (stdout, stderr), fds, limits).map(|started| {
+                *running = Some(started);
+                (Reply::Done, None)
+            })
+        }
         Request::Connect { address } => TcpStream::connect_timeout(&address, CONNECT_DEADLINE)
             .map(|stream| (Reply::Done, Some(OwnedFd::from(stream)))),
         Request::Listen { address } => {
@@ -334,6 +355,7 @@ fn spawn(
     cwd: &Path,
     (stdout, stderr): (bool, bool),
     fds: Vec<OwnedFd>,
+    limits: Vec<(Resource, u64)>,
 ) -> io::Result<Running> {
     let mut fds = fds.into_iter();
     let stdout = if stdout { fds.next() } else { None };
@@ -346,7 +368,8 @@ fn spawn(
     let program = argv
         .next()
         .ok_or_else(|| io::Error::other("nothing to execute"))?;
-    let child = Command::new(&program)
+    let mut command = Command::new(&program);
+    command
         .args(argv)
         .env_clear()
         .envs(env)
@@ -354,9 +377,16 @@ fn spawn(
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(stdout.map_or_else(Stdio::null, Stdio::from))
-        .stderr(stderr.map_or_else(Stdio::null, Stdio::from))
-        .spawn()
-        .map_err(|error| context(&program, &error))?;
+        .stderr(stderr.map_or_else(Stdio::null, Stdio::from));
+    #[expect(unsafe_code, reason = "only so do they hold for the child alone")]
+    // SAFETY: between fork and exec there are only system calls.
+    unsafe {
+        command.pre_exec(move || {
+            rlimits::survive_large_files()?;
+            rlimits::apply(&limits)
+        });
+    }
+    let child = command.spawn().map_err(|error| context(&program, &error))?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("a process without an id"))?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;

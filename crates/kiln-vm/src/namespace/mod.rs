@@ -20,6 +20,7 @@
 pub mod helper;
 mod netlink;
 mod protocol;
+mod rlimits;
 mod root;
 
 use std::{
@@ -39,8 +40,10 @@ use tokio::{
     time::{Duration, timeout},
 };
 
+use crate::cgroup::{self, Cgroup};
 pub use protocol::Files;
 use protocol::{Numbered, Reply, Request};
+pub use rlimits::Rlimits;
 
 /// The hidden first argument that makes the kiln binary a helper.
 pub const HELPER_COMMAND: &str = "__namespace";
@@ -72,6 +75,8 @@ pub struct Config {
     pub ruleset: Option<String>,
     /// What is to be seen of the host.
     pub files: Files,
+    /// The cgroup of all that runs inside; that of kiln when absent.
+    pub cgroup: Option<cgroup::Plan>,
 }
 
 impl Config {
@@ -83,6 +88,7 @@ impl Config {
             isolation,
             ruleset: None,
             files: Files::default(),
+            cgroup: None,
         }
     }
 }
@@ -102,6 +108,8 @@ pub struct Process {
     pub stderr: Option<OwnedFd>,
     /// Further descriptors that it inherits.
     pub fds: Vec<OwnedFd>,
+    /// What it may take.
+    pub limits: Rlimits,
 }
 
 /// How the process inside ended: an exit code, 128 + N for signal N.
@@ -139,6 +147,8 @@ pub struct Namespace {
     reader: tokio::task::JoinHandle<()>,
     outer: Mutex<Child>,
     init_pid: u32,
+    /// Dropped last: only what is empty can be removed.
+    cgroup: Option<Cgroup>,
 }
 
 impl Namespace {
@@ -153,8 +163,10 @@ impl Namespace {
             Isolation::Namespaces => "full",
             Isolation::None => "none",
         };
+        let cgroup = config.cgroup.as_ref().and_then(make_cgroup);
         let mut outer = Command::new(&config.helper)
             .args([HELPER_COMMAND, isolation])
+            .args(cgroup.iter().flat_map(Cgroup::dirs))
             .env_clear()
             .env("PATH", SYSTEM_PATH)
             .stdin(Stdio::from(theirs))
@@ -173,6 +185,7 @@ impl Namespace {
             reader,
             outer: Mutex::new(outer),
             init_pid: 0,
+            cgroup,
         };
         match timeout(SET_UP_DEADLINE, namespace.set_up(config)).await {
             Ok(Ok(pid)) => {
@@ -223,6 +236,22 @@ impl Namespace {
         self.init_pid
     }
 
+    /// Has a process outside counted among those inside.
+    pub(crate) fn count_in(&self, pid: u32) {
+        if let Some(cgroup) = &self.cgroup
+            && let Err(error) = cgroup.add(pid)
+        {
+            tracing::warn!(%error, "a process is not in its guest's cgroup");
+        }
+    }
+
+    /// Whether the kernel has ended something inside for the memory that it
+    /// took. False where that is not limited.
+    #[must_use]
+    pub fn out_of_memory(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(Cgroup::out_of_memory)
+    }
+
     /// Starts the one process of this place.
     ///
     /// # Errors
@@ -238,6 +267,7 @@ impl Namespace {
             cwd: process.cwd,
             stdout: process.stdout.is_some(),
             stderr: process.stderr.is_some(),
+            limits: process.limits,
         };
         self.request(&request, &fds).await.map(drop)
     }
@@ -315,6 +345,14 @@ impl Drop for Namespace {
         self.reader.abort();
         let _ = rustix::net::shutdown(self.socket.as_fd(), rustix::net::Shutdown::Both);
     }
+}
+
+/// A host that has cgroups and makes none now (there may be too many) still
+/// runs guests.
+fn make_cgroup(plan: &cgroup::Plan) -> Option<Cgroup> {
+    let made = plan.cgroups.create(&plan.limits);
+    made.inspect_err(|error| tracing::warn!(%error, "no cgroup for a guest"))
+        .ok()
 }
 
 /// Where programs of the host are looked for, whatever our own environment.

@@ -16,6 +16,8 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{io::Interest, net::UnixStream};
 
+use super::rlimits::Rlimits;
+
 /// The largest packet; QEMU's command line is the longest thing in one.
 const MAX_PACKET: usize = 128 * 1024;
 /// The most descriptors in one packet.
@@ -34,6 +36,7 @@ pub(super) enum Request {
         cwd: PathBuf,
         stdout: bool,
         stderr: bool,
+        limits: Rlimits,
     },
     /// Connect and answer with the descriptor.
     Connect { address: SocketAddr },

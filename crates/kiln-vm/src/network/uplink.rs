@@ -104,6 +104,11 @@ impl Uplink {
         ))
     }
 
+    /// Its process, while it has not ended.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Ends it and waits.
     pub async fn stop(&mut self) {
         let _ = self.child.kill().await;

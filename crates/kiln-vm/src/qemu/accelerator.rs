@@ -151,6 +151,7 @@ async fn boot(probe: &Probe, kernel: &Path) -> Result<(), String> {
         stdout: Some(stdout),
         stderr: Some(stderr),
         fds: Vec::new(),
+        limits: super::limits::PROBE,
     };
     let spawned = namespace.spawn(process).await;
     spawned.map_err(|error| refused(error.to_string()))?;

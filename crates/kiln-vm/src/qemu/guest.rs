@@ -78,6 +78,9 @@ impl Running {
             Gone::Panicked
         } else if events.shut_down {
             Gone::PoweredOff
+        } else if self.namespace.out_of_memory() {
+            tracing::warn!(?status, "QEMU ended: out of its memory limit");
+            Gone::OutOfMemory
         } else {
             tracing::warn!(?status, "QEMU ended by itself");
             Gone::Crashed
@@ -345,6 +348,10 @@ impl Guest for QemuGuest {
 
     fn disk_full(&self) -> bool {
         self.running.qmp.events().disk_full
+    }
+
+    fn disk_limit_reached(&self) -> bool {
+        self.running.qmp.events().disk_limit
     }
 
     fn login(&self) -> &Login {

@@ -16,6 +16,7 @@ mod arguments;
 mod command;
 pub mod control;
 mod guest;
+mod limits;
 pub mod pool;
 pub mod qmp;
 mod ready;
@@ -31,6 +32,7 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
+    cgroup::Cgroups,
     image::{
         Image,
         functions::{BootRequest, Functions},
@@ -60,6 +62,8 @@ pub struct QemuMachine {
     pub boot_deadline: Duration,
     /// Where frozen guests are kept to start others from; none are when absent.
     pub templates: Option<Templates>,
+    /// Where guests have cgroups; resource limits alone hold them when absent.
+    pub cgroups: Option<Cgroups>,
 }
 
 #[async_trait]
@@ -80,6 +84,7 @@ impl QemuMachine {
             base: base.to_owned(),
             dir: dir.to_owned(),
             kvm: self.kvm,
+            cgroups: self.cgroups.clone(),
         }
     }
 

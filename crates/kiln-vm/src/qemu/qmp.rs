@@ -58,6 +58,8 @@ pub struct Events {
     pub disk_full: bool,
     /// The helper in the guest has closed its port.
     pub port_closed: bool,
+    /// The guest wrote more than its disk's file may hold.
+    pub disk_limit: bool,
 }
 
 /// Answers carry the number of their request: one that nobody waits for any
@@ -245,6 +247,7 @@ async fn read_lines(
                 let reason = message.pointer("/data/reason").and_then(Value::as_str);
                 let nospace = message.pointer("/data/nospace") == Some(&Value::Bool(true));
                 events.disk_full |= nospace || reason == Some("No space left on device");
+                events.disk_limit |= reason == Some("File too large");
             }),
             // There is only the helper's port.
             Some("VSERPORT_CHANGE") => events.send_modify(|events| {
@@ -294,7 +297,14 @@ mod tests {
     async fn a_full_disk_of_the_host_is_noticed() {
         let lines = b"{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"reason\":\"No space left on device\"}}\n{\"return\":{},\"id\":1}\n";
         let qmp = qemu_that_says(lines).await.unwrap();
-        assert!(qmp.events().disk_full);
+        assert!(qmp.events().disk_full && !qmp.events().disk_limit);
+    }
+
+    #[tokio::test]
+    async fn a_guest_at_the_limit_of_its_disk_is_not_a_full_host() {
+        let lines = b"{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"reason\":\"File too large\"}}\n{\"return\":{},\"id\":1}\n";
+        let qmp = qemu_that_says(lines).await.unwrap();
+        assert!(qmp.events().disk_limit && !qmp.events().disk_full);
     }
 
     #[tokio::test]

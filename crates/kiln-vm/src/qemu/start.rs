@@ -16,17 +16,19 @@ use super::{
     MIN_DISK_SPACE, QemuMachine,
     command::{self, CommandLine, Hardware, Ram},
     guest::{self, Running},
+    limits::Limits,
     qmp::Qmp,
     ready,
 };
 use crate::{
+    cgroup,
     image::{
         Image,
         functions::{BootRequest, Functions},
         qcow2,
     },
     machine::{GuestSpec, StartError},
-    namespace::{self, Isolation, Namespace, Process, SYSTEM_PATH},
+    namespace::{self, Isolation, Namespace, Process, Rlimits, SYSTEM_PATH},
     network::{Network, filter, forward::Forwards, uplink::Uplink},
     ssh::Session,
     tail::Tail,
@@ -86,9 +88,11 @@ impl QemuMachine {
     ) -> Result<Started, StartError> {
         let (loading, memory) = origin.ram.unzip();
         let line = self.command_line(request, spec, memory, origin.incoming)?;
+        let kvm = self.kvm_for(&spec.image);
+        let limits = Limits::new(spec, line.memory_mib, memory, origin.size, kvm);
         let ((), namespace) = tokio::try_join!(
             overlay(&origin.disk, origin.size, &spec.dir),
-            self.namespace(spec, origin.visible)
+            self.namespace(spec, origin.visible, limits.together)
         )?;
         let ram = match loading {
             Some(loading) => Some(loaded(loading).await?),
@@ -99,8 +103,11 @@ impl QemuMachine {
         // nowhere.
         let ((uplink, forwards), qemu) = tokio::try_join!(
             connect(&namespace, &spec.network, self.isolation),
-            execute(&namespace, line, &spec.dir, ram)
+            execute(&namespace, line, &spec.dir, ram, limits.process)
         )?;
+        if let Some(pid) = uplink.as_ref().and_then(Uplink::pid) {
+            namespace.count_in(pid);
+        }
         let host_port = match self.isolation {
             Isolation::Namespaces => None,
             Isolation::None => Some(host_port(&qemu.qmp).await?),
@@ -154,8 +161,13 @@ impl QemuMachine {
         &self,
         spec: &GuestSpec,
         visible: Vec<PathBuf>,
+        limits: cgroup::Limits,
     ) -> Result<Namespace, StartError> {
         let mut config = namespace::Config::new(self.helper.clone(), self.isolation);
+        config.cgroup = self
+            .cgroups
+            .clone()
+            .map(|cgroups| cgroup::Plan { cgroups, limits });
         config.files.visible = spec.image.files();
         config.files.visible.extend(visible);
         config.files.own = Some(spec.dir.clone());
@@ -306,6 +318,7 @@ async fn execute(
     line: CommandLine,
     dir: &Path,
     ram: Option<OwnedFd>,
+    limits: Rlimits,
 ) -> Result<Qemu, StartError> {
     let host = |error: io::Error| StartError::Host(format!("a socket for QEMU: {error}"));
     let (control, control_theirs) = socket().map_err(host)?;
@@ -324,6 +337,7 @@ async fn execute(
         stdout: None,
         stderr: Some(errors_theirs),
         fds,
+        limits,
     };
     namespace
         .spawn(process)

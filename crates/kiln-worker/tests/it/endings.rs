@@ -46,6 +46,23 @@ async fn what_fails_in_a_guest_without_space_on_its_host_is_the_hosts_fault() {
 }
 
 #[tokio::test]
+async fn what_fails_in_a_guest_that_reached_the_limit_of_its_disk_is_the_jobs_fault() {
+    let ran = Build::of("tasks:\n- one: overfill; fail 1\n").run().await;
+    let task = "one".to_owned();
+    assert_eq!(ran.outcome.cause, Cause::TaskFailed { task, exit: 1 });
+    assert_eq!(
+        ran.reason(),
+        "task one failed with exit status 1; the guest reached the limit of its disk: write less, or ask for more with --disk"
+    );
+    let ran = Build::of("tasks:\n- one: overfill; full; fail 1\n")
+        .run()
+        .await;
+    assert_eq!(ran.outcome.cause, Cause::HostFailed);
+    let ran = Build::of("tasks:\n- one: overfill\n").run().await;
+    assert_eq!(ran.outcome.status, JobStatus::Success);
+}
+
+#[tokio::test]
 async fn a_word_that_no_package_manager_could_be_told_is_refused_before_there_is_a_guest() {
     let long = "x".repeat(5000);
     for (key, what) in [

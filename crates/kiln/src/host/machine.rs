@@ -2,10 +2,12 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::OnceLock,
     time::Duration,
 };
 
 use kiln_vm::{
+    cgroup::Cgroups,
     image::{Image, Store},
     namespace::{self, Isolation, Namespace},
     qemu::{
@@ -33,6 +35,9 @@ pub struct Host {
 /// Looks at this host. `images` may have a kernel to try KVM with.
 pub async fn look(images: &Path, boot_deadline: Duration) -> Result<Host, Failure> {
     let helper = paths::this_program()?;
+    let cgroups = cgroups()
+        .inspect_err(|reason| tracing::info!("guests have no cgroups: {reason}"))
+        .ok();
     let isolation = isolation(&helper).await?;
     let cache = paths::cache();
     let accelerator = accelerator(images, &helper, isolation, cache.as_deref()).await?;
@@ -43,9 +48,17 @@ pub async fn look(images: &Path, boot_deadline: Duration) -> Result<Host, Failur
             kvm: accelerator == Accelerator::Kvm,
             boot_deadline,
             templates: cache.map(|cache| Templates::new(cache.join(TEMPLATES))),
+            cgroups,
         },
         accelerator,
     })
+}
+
+/// Where guests have cgroups, or why not: found once, because kiln itself may
+/// move for it.
+pub fn cgroups() -> Result<Cgroups, String> {
+    static FOUND: OnceLock<Result<Cgroups, String>> = OnceLock::new();
+    FOUND.get_or_init(Cgroups::find).clone()
 }
 
 /// Without a cache KVM is tried each time.

@@ -5,6 +5,7 @@
 mod containment;
 mod guests;
 mod host;
+mod limits;
 mod manifests;
 mod options;
 mod signals;

@@ -48,6 +48,8 @@ pub(super) enum Frozen {
 pub(super) async fn guest(boot: &Boot<'_>, dir: &Path) -> Result<Frozen, Failed> {
     let spec = GuestSpec {
         dir: dir.to_owned(),
+        // That of one job is not the next one's.
+        disk_mib: None,
         ..boot.spec.clone()
     };
     let line = boot.machine.command_line(boot.request, &spec, None, false);

@@ -96,6 +96,10 @@ pub(super) async fn guest(
             running.stop().await;
             // The guest is booted next, with files of the same names.
             let _ = std::fs::remove_file(super::super::start::overlay_path(&boot.spec.dir));
+            // What this one guest may write says nothing of the template.
+            if running.qmp.events().disk_limit {
+                return Err(Failed::Launch(reason));
+            }
             Err(Failed::Revive(reason))
         }
     }

@@ -13,6 +13,7 @@ mod building;
 mod finding;
 mod hardware;
 mod images;
+mod limits;
 mod mirror;
 mod namespaces;
 mod network;
@@ -52,6 +53,8 @@ pub async fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         }
     };
     let build = images::build_command(args.images.images.as_ref().map(|_| images.as_path()));
+    // Before anything is started: kiln itself may have to move.
+    let limits = limits::look();
     let looks = [
         Look::at_files("processor and memory", hardware::look),
         Look::start("accelerator", BOOT, accelerator::look(images.clone())),
@@ -60,6 +63,7 @@ pub async fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
             move || hardware::disks(&runs, &images)
         }),
         Look::start("namespaces and network", MEDIUM, contained(program)),
+        Look::start("limits", SHORT, std::future::ready(limits)),
         Look::start("QEMU", SHORT, qemu::look()),
         Look::at_files("programs", programs::look),
         Look::at_files("images", move || images::look(&images, &build)),

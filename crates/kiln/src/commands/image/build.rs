@@ -79,6 +79,7 @@ async fn freeze(images: &Path, name: &str, arch: &str) -> Result<(), Failure> {
         image,
         memory_mib: None,
         cpus: DEFAULT_CPUS,
+        disk_mib: None,
         network: Network::Public { allow: Vec::new() },
         dir: scratch.path(),
     };

@@ -148,6 +148,7 @@ impl Hosted {
             image: self.image.clone(),
             memory_mib: None,
             cpus: DEFAULT_CPUS,
+            disk_mib: None,
             network: self.network.clone(),
             dir: scratch.path(),
         };

@@ -101,6 +101,7 @@ async fn prepare(args: &Arc<RunArgs>) -> Result<Prepared, Failure> {
             image,
             memory_mib: args.memory,
             cpus: args.cpus,
+            disk_mib: args.disk,
             network,
             preparation: preparation(args, &request.manifest),
             dir: folder.scratch(),

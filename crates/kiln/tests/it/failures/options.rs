@@ -33,6 +33,11 @@ fn options_that_make_no_sense_end_with_2_before_a_run_is_made() {
         (["--timeout", "soon"], "`soon` is no time"),
         (["--memory", "1"], "too little or too much memory"),
         (["--memory", "99999999999"], "too little or too much memory"),
+        (
+            ["--disk", "255"],
+            "a guest needs 256 MiB of disk at the least",
+        ),
+        (["--disk", "some"], "`some` is no size"),
         (["--cpus", "0"], "--cpus"),
         (["--log-limit", "x"], "`x` is no size"),
         (["--arch", "../x"], "cannot be an architecture"),
