@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use crate::{
-    machine::{Command, Exec, ExitCode, File, GuestError, Put, Sink, Stderr},
+    machine::{Command, Exec, ExitCode, File, GuestError, Put, Sink, Stderr, Stdin},
     qemu::qmp::Events,
     session::Said,
 };
@@ -214,9 +214,13 @@ impl Agent {
             Stderr::Merged => "merged",
             Stderr::Dropped => "apart",
         };
-        let (mut said, input) = self.start(how, &exec.command).await?;
+        let from = match exec.stdin {
+            Stdin::Empty => "null",
+            Stdin::Bytes(_) | Stdin::Reader(_) => "input",
+        };
+        let (mut said, input) = self.start([how, from], &exec.command).await?;
+        let mut fed = from == "null";
         let mut feed = std::pin::pin!(input.feed(exec.stdin));
-        let mut fed = false;
         loop {
             let piece = tokio::select! {
                 // A command need not read all it is given.
@@ -239,11 +243,12 @@ impl Agent {
     /// # Errors
     /// [`GuestError::Connection`].
     pub(crate) async fn pipe(&self, command: &str) -> Result<(Output, Input), GuestError> {
-        self.start("apart", &Command::Line(command)).await
+        self.start(["apart", "input"], &Command::Line(command))
+            .await
     }
 
     async fn start(&self, how: &str, command: &Command<'_>) -> Result<(Output, Input), GuestError> {
-        let request = request(how, command)?;
+        let request = request(streams, command)?;
         let mut port = self.take()?;
         port.send(b'X', &request).await?;
         Ok(command::follow(port, Arc::clone(&self.slot)))
@@ -293,8 +298,8 @@ async fn put_one(port: &mut Port, file: &Put<'_>) -> Result<Result<(), String>, 
 }
 
 /// The body of an `X`.
-fn request(how: &str, command: &Command<'_>) -> Result<Vec<u8>, GuestError> {
-    let mut words = vec![how];
+fn request(streams: [&str; 2], command: &Command<'_>) -> Result<Vec<u8>, GuestError> {
+    let mut words = streams.to_vec();
     match command {
         Command::Line(line) => words.extend(["", "", "-c", line]),
         Command::Program {

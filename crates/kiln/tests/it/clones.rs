@@ -2,12 +2,14 @@
 
 use std::{
     collections::HashSet,
+    fs,
     io::Write as _,
     net::TcpListener,
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::harness::Kiln;
+use crate::harness::{self, IMAGE, Kiln};
 
 /// How many guests are compared.
 const CLONES: usize = 50;
@@ -82,6 +84,60 @@ fn a_clones_clock_is_the_hosts_before_its_first_task() {
     // What an emulated guest's clock may be off.
     let off = clocks[1] - clocks[0];
     assert!(off.abs() < 0.5, "the guest's clock is off by {off} s");
+}
+
+/// What every clone must have of its own, and what it must still be able to do.
+const OWN: &str = r"packages: [jq]
+tasks:
+- first: |
+    { set +x; } 2>/dev/null
+    cat /etc/machine-id /proc/sys/kernel/random/boot_id
+    head -c 16 /dev/urandom | od -An -tx1 | tr -d ' '
+    echo '{}' | jq -c .
+- contain: |
+    # The kernel refuses this where no /proc is seen whole.
+    unshare --user --map-root-user --pid --fork --mount-proc sh -c 'echo pid $$'
+";
+
+fn own(kiln: &Kiln) -> Vec<String> {
+    let ended = kiln.run(OWN).arg("-v").expect_success();
+    ended.expect_stderr("template: identity");
+    ended.expect_line("contain", "pid 1");
+    let log = ended.task_log("first");
+    let own = log.lines().filter(|line| line.len() >= 32);
+    own.map(str::to_owned).collect()
+}
+
+#[test]
+fn clones_are_their_own_also_without_the_helper_in_the_guest() {
+    // As an image of somebody else's, who knows no helper.
+    let images = tempfile::tempdir().expect("a directory");
+    let (from, to) = (
+        harness::images().join("debian"),
+        images.path().join("debian"),
+    );
+    let here = Path::new(IMAGE).file_name().expect("a release");
+    fs::create_dir_all(to.join(here).join("amd64")).expect("a directory");
+    for file in ["root.img.qcow2", "vmlinuz", "initrd.img"] {
+        let file = Path::new(here).join("amd64").join(file);
+        fs::copy(from.join(&file), to.join(&file)).expect("a copy");
+    }
+    fs::copy(
+        from.join(here).join("functions"),
+        to.join(here).join("functions"),
+    )
+    .expect("a copy");
+    let functions = fs::read_to_string(from.join("functions")).expect("functions");
+    let masked = functions.replace(" audit=0", " audit=0 systemd.mask=kiln-guest.service");
+    assert_ne!(functions, masked);
+    fs::write(to.join("functions"), masked).expect("functions");
+    let (with, without) = (Kiln::new(), Kiln::with_images(images.path()));
+    let mut seen = HashSet::new();
+    for kiln in [&with, &with, &without, &without, &without] {
+        let own = own(kiln);
+        assert_eq!(own.len(), 3, "{own:?}");
+        assert!(own.iter().all(|each| seen.insert(each.clone())), "{own:?}");
+    }
 }
 
 #[test]

@@ -10,7 +10,8 @@ environment:
 tasks:
 - look: |
     { set +x; } 2>/dev/null
-    env | grep -v -e ^JOB_URL= -e ^SSH_ | sort
+    # Each shell counts itself.
+    env | grep -v -e ^JOB_URL= -e ^SSH_ -e ^SHLVL= -e ^OLDPWD= | sort
     id; umask; pwd; tty || :; ulimit -a; ulimit -Ha
     ls -ln /proc/self/fd | sed 's/.* \([0-9]*\) -> \(.*\)/\1 \2/; s/\[[0-9]*\]//; s,/proc/[0-9]*,,' | sort
     grep -e ^Sig -e ^Cap -e ^NoNew -e ^Seccomp /proc/self/status
