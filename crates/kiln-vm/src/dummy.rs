@@ -119,6 +119,7 @@ impl Dummy {
             memory_mib: None,
             cpus: 1,
             network: Network::None,
+            farm: None,
             dir,
         }
     }

@@ -6,12 +6,15 @@
 //! engine in `kiln-worker` knows only these traits, so that another kind of
 //! machine (a Nix builder, a remote host) needs no change there.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::{io::AsyncRead, net::TcpStream};
 
-use crate::{image::Image, network::Network};
+use crate::{
+    image::Image,
+    network::{Farm, Network},
+};
 
 /// Makes guests.
 #[async_trait]
@@ -37,6 +40,8 @@ pub struct GuestSpec {
     pub cpus: u32,
     /// What the guest may reach.
     pub network: Network,
+    /// What answers at `farm.internal`, where the guest has a network.
+    pub farm: Option<Arc<dyn Farm>>,
     /// A private directory that exists; the guest's files go there and the
     /// caller removes it after [`Guest::stop`].
     pub dir: PathBuf,

@@ -11,14 +11,18 @@
 //! 10.0.2.2, where nothing else listens.
 
 mod check;
+mod farm;
 pub mod filter;
 pub(crate) mod forward;
 mod routes;
+mod rtnetlink;
 pub(crate) mod uplink;
 
 use std::net::IpAddr;
 
 pub use check::{CheckError, check};
+pub(crate) use farm::name;
+pub use farm::{FARM_PORT, Farm};
 
 /// What a guest may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -81,7 +81,7 @@ impl QemuMachine {
             overlay(&origin.disk, origin.size, &spec.dir),
             self.namespace(spec, origin.disk.parent())
         )?;
-        let (uplink, forwards) = connect(&namespace, &spec.network, self.isolation).await?;
+        let (uplink, forwards) = connect(&namespace, spec, self.isolation).await?;
         let guest_port = line.guest_port;
         let qemu = execute(&namespace, line, &spec.dir, ram).await?;
         let host_port = match self.isolation {
@@ -254,17 +254,17 @@ async fn overlay(disk: &Path, size: u64, dir: &Path) -> Result<(), StartError> {
 
 async fn connect(
     namespace: &Namespace,
-    network: &Network,
+    spec: &GuestSpec,
     isolation: Isolation,
 ) -> Result<(Option<Uplink>, Forwards), StartError> {
     let host = |error: String| StartError::Host(error);
-    if *network == Network::None || isolation == Isolation::None {
-        let none = Forwards::open(namespace, &[]).await;
+    if spec.network == Network::None || isolation == Isolation::None {
+        let none = Forwards::open(namespace, &[], None).await;
         return Ok((None, none.map_err(|error| host(error.to_string()))?));
     }
     let (uplink, forwards) = tokio::join!(
         Uplink::start(namespace.init_pid()),
-        Forwards::open(namespace, network.allowed()),
+        Forwards::open(namespace, spec.network.allowed(), spec.farm.as_ref()),
     );
     let forwards = forwards.map_err(|error| host(error.to_string()))?;
     Ok((Some(uplink.map_err(host)?), forwards))

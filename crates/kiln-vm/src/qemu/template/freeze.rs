@@ -45,6 +45,8 @@ pub(super) enum Frozen {
 pub(super) async fn guest(boot: &Boot<'_>, dir: &Path) -> Result<Frozen, Failed> {
     let spec = GuestSpec {
         dir: dir.to_owned(),
+        // It is one job's own.
+        farm: None,
         ..boot.spec.clone()
     };
     let line = boot.machine.command_line(boot.request, &spec, None, false);

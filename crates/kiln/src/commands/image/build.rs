@@ -79,6 +79,7 @@ async fn freeze(images: &Path, name: &str, arch: &str) -> Result<(), Failure> {
         memory_mib: None,
         cpus: DEFAULT_CPUS,
         network: Network::Public { allow: Vec::new() },
+        farm: None,
         dir: scratch.path(),
     };
     host.machine

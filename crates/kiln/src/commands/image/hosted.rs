@@ -147,6 +147,7 @@ impl Hosted {
             memory_mib: None,
             cpus: DEFAULT_CPUS,
             network: self.network.clone(),
+            farm: None,
             dir: scratch.path(),
         };
         let guest = tokio::select! {

@@ -102,6 +102,7 @@ async fn prepare(args: &Arc<RunArgs>) -> Result<Prepared, Failure> {
             memory_mib: args.memory,
             cpus: args.cpus,
             network,
+            farm: None,
             dir: folder.scratch(),
         },
         manifest: request.manifest,
