@@ -3,6 +3,7 @@
 //! These tests boot real guests; `make test` makes their image first.
 
 mod harness;
+mod internet;
 mod servers;
 
 mod artifacts;
@@ -12,6 +13,7 @@ mod doctor;
 mod documents;
 mod early_ends;
 mod environment;
+mod escape;
 mod examples;
 mod failures;
 mod here;

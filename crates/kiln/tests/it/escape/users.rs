@@ -1,0 +1,133 @@
+//! Who runs kiln: root, or an ordinary user.
+
+use std::{fmt, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use tempfile::TempDir;
+
+use crate::{
+    harness::{IMAGE, Invocation, Kiln, images},
+    internet::Internet,
+};
+
+/// Nobody's number.
+const ORDINARY: &str = "43211";
+
+/// A user with a kiln.
+pub struct User {
+    kiln: Kiln,
+    /// Another user's number, where root makes one.
+    becomes: Option<&'static str>,
+    _images: Option<TempDir>,
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.becomes {
+            None if rustix::process::geteuid().is_root() => "root",
+            _ => "an ordinary user",
+        })
+    }
+}
+
+impl User {
+    /// Root, where the tests are root's.
+    pub fn root() -> Result<Self, &'static str> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("an ordinary user runs these tests");
+        }
+        Ok(Self {
+            kiln: Kiln::new(),
+            becomes: None,
+            _images: None,
+        })
+    }
+
+    /// Whoever runs the tests; somebody with a number of their own where that
+    /// is root.
+    pub fn ordinary() -> Self {
+        if !rustix::process::geteuid().is_root() {
+            return Self {
+                kiln: Kiln::new(),
+                becomes: None,
+                _images: None,
+            };
+        }
+        let dir = tempfile::Builder::new().prefix("kiln-it-images-").tempdir();
+        let dir = dir.expect("a directory");
+        copy_images(dir.path());
+        let kiln = Kiln::with_images(dir.path());
+        // The build's own directory may be closed to others.
+        fs::copy(env!("CARGO_BIN_EXE_kiln"), kiln.home().join("kiln")).expect("the binary");
+        Self {
+            kiln,
+            becomes: Some(ORDINARY),
+            _images: Some(dir),
+        }
+    }
+
+    /// Their kiln.
+    pub fn kiln(&self) -> &Kiln {
+        &self.kiln
+    }
+
+    /// Makes all of their files theirs.
+    pub fn give(&self, kiln: &Kiln) {
+        if let Some(user) = self.becomes {
+            let given = Command::new("chown")
+                .args(["-R", user])
+                .arg(kiln.home())
+                .status();
+            assert!(given.expect("chown").success());
+        }
+    }
+
+    /// `kiln run` by them on the host of this internet. Takes no turn.
+    pub fn run(&self, internet: &Internet, manifest: &str) -> Invocation<'_> {
+        let name = format!("{}.yml", manifest.len());
+        let path = self.kiln.file(&name, format!("image: {IMAGE}\n{manifest}"));
+        self.give(&self.kiln);
+        let mut through = internet.on_host(&self.kiln.dir());
+        let run = self.kiln.kiln(["run"]).arg(path);
+        let Some(user) = self.becomes else {
+            return run.through(through);
+        };
+        through.extend(
+            [
+                "setpriv",
+                "--reuid",
+                user,
+                "--regid",
+                user,
+                "--clear-groups",
+                "--",
+            ]
+            .map(str::to_owned),
+        );
+        // Instead of the binary that the harness names.
+        let binary = self.kiln.home().join("kiln").display().to_string();
+        through.extend(
+            [
+                "sh",
+                "-c",
+                "binary=$1; shift 2; exec \"$binary\" \"$@\"",
+                "sh",
+                &binary,
+            ]
+            .map(str::to_owned),
+        );
+        run.through(through)
+            .env("XDG_CACHE_HOME", self.kiln.home().join("cache"))
+    }
+}
+
+fn copy_images(to: &Path) {
+    let copied = Command::new("cp")
+        .args(["-rL", "--reflink=auto"])
+        .arg(images().join("debian"))
+        .arg(to)
+        .status();
+    assert!(copied.expect("cp").success());
+    let open = Command::new("chmod").args(["-R", "a+rX"]).arg(to).status();
+    assert!(open.expect("chmod").success());
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("a mode");
+}
