@@ -6,7 +6,7 @@
 //! standard error, whether the test passes or not.
 
 mod attempts;
-mod users;
+pub mod users;
 
 use std::{collections::BTreeMap, fmt::Write as _, io::Write as _};
 

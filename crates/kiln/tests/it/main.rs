@@ -16,6 +16,8 @@ mod environment;
 mod escape;
 mod examples;
 mod failures;
+mod farm;
+mod flows;
 mod here;
 mod hold;
 mod image_checks;

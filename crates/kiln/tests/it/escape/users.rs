@@ -1,6 +1,8 @@
 //! Who runs kiln: root, or an ordinary user.
 
-use std::{fmt, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    fmt, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration,
+};
 
 use tempfile::TempDir;
 
@@ -11,6 +13,9 @@ use crate::{
 
 /// Nobody's number.
 const ORDINARY: &str = "43211";
+
+/// A new user's first guest is booted, while others run.
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// A user with a kiln.
 pub struct User {
@@ -87,7 +92,7 @@ impl User {
         let path = self.kiln.file(&name, format!("image: {IMAGE}\n{manifest}"));
         self.give(&self.kiln);
         let mut through = internet.on_host(&self.kiln.dir());
-        let run = self.kiln.kiln(["run"]).arg(path);
+        let run = self.kiln.kiln(["run"]).arg(path).limit(LIMIT);
         let Some(user) = self.becomes else {
             return run.through(through);
         };
