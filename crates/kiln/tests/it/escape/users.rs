@@ -87,7 +87,7 @@ impl User {
     }
 
     /// `kiln run` by them on the host of this internet. Takes no turn.
-    pub fn run(&self, internet: &Internet, manifest: &str) -> Invocation<'_> {
+    pub fn run(&self, internet: &Internet, name: &str, manifest: &str) -> Invocation<'_> {
         let name = format!("{}.yml", manifest.len());
         let path = self.kiln.file(&name, format!("image: {IMAGE}\n{manifest}"));
         self.give(&self.kiln);
