@@ -41,7 +41,7 @@ tasks:
 fn nothing_gets_out_of_a_guest_of_root() {
     match User::root() {
         Ok(user) => escape(&user),
-        Err(reason) => tell(&format!("escape tests as root: NOT RUN: {reason}\n")),
+        Err(reason) => tell(&format!("\nescape tests as root: NOT RUN: {reason}\n")),
     }
 }
 
@@ -64,7 +64,7 @@ fn escape(user: &User) {
     neighbour.file("token", SECRET);
     user.give(neighbour);
     let beside = user
-        .run(&internet, NEIGHBOUR)
+        .run(&internet, "neighbour", NEIGHBOUR)
         .args(["--secret", "token=file:token:token"])
         .env("KILN_HOST_SECRET", HOST_SECRET)
         .start();
@@ -73,11 +73,13 @@ fn escape(user: &User) {
     let kiln = user.kiln();
     let script = kiln.file("escape.pl", SCRIPT);
     let plan = kiln.file("plan", plan(&internet));
+    kiln.file("own", "kiln-own-secret-19d0");
     user.give(kiln);
     let ended = user
         .run(
             &internet,
-            "secrets: [script, plan]\ntasks:\n- escape: sudo perl /tmp/escape.pl /tmp/plan\n",
+            "escape",
+            "secrets: [script, plan, own]\ntasks:\n- escape: sudo perl /tmp/escape.pl /tmp/plan\n",
         )
         .args([
             "--secret",
@@ -87,6 +89,7 @@ fn escape(user: &User) {
             "--secret",
             &format!("plan=file:{}:/tmp/plan", plan.display()),
         ])
+        .args(["--secret", "own=file:own:own"])
         .env("KILN_HOST_SECRET", HOST_SECRET)
         .takes_turns(true)
         .expect_success();
@@ -143,7 +146,7 @@ fn outcomes(ended: &Ended, internet: &Internet) -> BTreeMap<&'static str, Outcom
 
 /// One assertion for each attempt; all are told of.
 fn judge(user: &User, outcomes: &BTreeMap<&str, Outcome>, ended: &Ended) {
-    let mut table = format!("escape tests, kiln run by {user}:\n");
+    let mut table = format!("\nescape tests, kiln run by {user}:\n");
     let mut failed = Vec::new();
     for attempt in ATTEMPTS {
         let none = Outcome::default();
@@ -185,6 +188,7 @@ fn verdict(attempt: &Attempt, outcome: &Outcome) -> Result<(), String> {
         Expected::Reached if !answered || !arrived => {
             Err(format!("the world did not answer: {}", outcome.why))
         }
+        Expected::Found if !answered => Err(format!("it was not found: {}", outcome.why)),
         Expected::Closed if answered => Err(format!("the guest got an answer: {}", outcome.why)),
         Expected::Closed if arrived => Err(format!("it was seen: {:?}", outcome.seen)),
         _ => Ok(()),

@@ -47,7 +47,7 @@ fn too_many_connections_are_refused_and_an_ordinary_one_works_later() {
     // Whoever has a template already.
     let user = User::root().unwrap_or_else(|_| User::ordinary());
     let ended = user
-        .run(&internet, &TRY.replace("WORLD", WORLD))
+        .run(&internet, "flows", &TRY.replace("WORLD", WORLD))
         .takes_turns(true)
         .expect_success();
     let log = ended.task_log("open");

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Expected {
     /// The world answers and has seen it.
     Reached,
+    /// It is found in the guest: what finds nothing proves nothing.
+    Found,
     /// No answer, and nobody has seen it.
     Closed,
     /// It may reach the world, but only as the host's own ordinary packet.
@@ -17,6 +19,7 @@ impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Reached => "reached",
+            Self::Found => "found",
             Self::Closed => "closed",
             Self::Disguised => "harmless",
         })
@@ -34,6 +37,15 @@ pub struct Attempt {
 
 const fn reached(name: &'static str, how: &'static str) -> Attempt {
     let expected = Expected::Reached;
+    Attempt {
+        name,
+        how,
+        expected,
+    }
+}
+
+const fn found(name: &'static str, how: &'static str) -> Attempt {
+    let expected = Expected::Found;
     Attempt {
         name,
         how,
@@ -189,6 +201,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     closed("ip_in_ip", "tunnel 4 93.10.20.30 10.0.2.15 10.20.30.2"),
     closed("gre", "tunnel 47 93.10.20.30 10.0.2.15 10.20.30.2"),
     // What others know.
+    found("its_own_secret", "find kiln-ow[n]-secret-19d0"),
     closed("a_neighbours_secret", "find kiln-neighbour[s]-secret-5b1f"),
     closed(
         "the_hosts_environment",

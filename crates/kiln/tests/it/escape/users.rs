@@ -88,8 +88,8 @@ impl User {
 
     /// `kiln run` by them on the host of this internet. Takes no turn.
     pub fn run(&self, internet: &Internet, name: &str, manifest: &str) -> Invocation<'_> {
-        let name = format!("{}.yml", manifest.len());
-        let path = self.kiln.file(&name, format!("image: {IMAGE}\n{manifest}"));
+        let text = format!("image: {IMAGE}\n{manifest}");
+        let path = self.kiln.file(&format!("{name}.yml"), text);
         self.give(&self.kiln);
         let mut through = internet.on_host(&self.kiln.dir());
         let run = self.kiln.kiln(["run"]).arg(path).limit(LIMIT);
