@@ -27,6 +27,7 @@ const TRY: &str = r#"tasks:
         }
     }
     printf "opened %d\nrefused %d\n", scalar @kept, $refused;
+    print gethostbyname("world.test") ? "names are found\n" : "no names\n";
     END
     sudo bash -c "ulimit -n 8192; perl many.pl 1300 WORLD"
     for attempt in 1 2 3 4 5; do
@@ -57,5 +58,6 @@ fn too_many_connections_are_refused_and_an_ordinary_one_works_later() {
         "{opened} were opened: {log}"
     );
     assert!(refused > 0, "{log}");
+    ended.expect_line("open", "names are found");
     ended.expect_line("open", "this is world");
 }

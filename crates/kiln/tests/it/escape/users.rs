@@ -1,13 +1,11 @@
 //! Who runs kiln: root, or an ordinary user.
 
-use std::{
-    fmt, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration,
-};
+use std::{fmt, fs, process::Command, time::Duration};
 
 use tempfile::TempDir;
 
 use crate::{
-    harness::{IMAGE, Invocation, Kiln, images},
+    harness::{IMAGE, Invocation, Kiln, copy_images},
     internet::Internet,
 };
 
@@ -123,16 +121,4 @@ impl User {
         run.through(through)
             .env("XDG_CACHE_HOME", self.kiln.home().join("cache"))
     }
-}
-
-fn copy_images(to: &Path) {
-    let copied = Command::new("cp")
-        .args(["-rL", "--reflink=auto"])
-        .arg(images().join("debian"))
-        .arg(to)
-        .status();
-    assert!(copied.expect("cp").success());
-    let open = Command::new("chmod").args(["-R", "a+rX"]).arg(to).status();
-    assert!(open.expect("chmod").success());
-    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("a mode");
 }
