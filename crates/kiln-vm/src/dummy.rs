@@ -152,6 +152,7 @@ impl Dummy {
             cpus: 1,
             disk_mib: None,
             network: Network::None,
+            farm: None,
             dir,
         }
     }

@@ -6,13 +6,17 @@
 //! engine in `kiln-worker` knows only these traits, so that another kind of
 //! machine (a Nix builder, a remote host) needs no change there.
 
-use std::{borrow::Cow, fmt, path::PathBuf, time::Duration};
+use std::{borrow::Cow, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use kiln_core::guest_files::shell_quote;
 use tokio::{io::AsyncRead, net::TcpStream};
 
-use crate::{image::Image, network::Network, put};
+use crate::{
+    image::Image,
+    network::{Farm, Network},
+    put,
+};
 
 /// Makes guests.
 #[async_trait]
@@ -43,6 +47,8 @@ pub struct GuestSpec {
     pub network: Network,
     /// What the job installs, when guests may be kept with it.
     pub preparation: Option<Preparation>,
+    /// What answers at `farm.internal`, where the guest has a network.
+    pub farm: Option<Arc<dyn Farm>>,
     /// A private directory that exists; the guest's files go there and the
     /// caller removes it after [`Guest::stop`].
     pub dir: PathBuf,

@@ -247,7 +247,11 @@ impl Agent {
             .await
     }
 
-    async fn start(&self, how: &str, command: &Command<'_>) -> Result<(Output, Input), GuestError> {
+    async fn start(
+        &self,
+        streams: [&str; 2],
+        command: &Command<'_>,
+    ) -> Result<(Output, Input), GuestError> {
         let request = request(streams, command)?;
         let mut port = self.take()?;
         port.send(b'X', &request).await?;

@@ -12,9 +12,31 @@ pub(super) const UPLINK_NETWORK: &str = "10.0.3.0/24";
 /// Where the uplink answers DNS.
 const UPLINK_DNS: &str = "10.0.3.3";
 
+/// How many flows a guest may have open at once: TCP connections, and UDP's
+/// until half a minute after their last packet. Those that are closed and only
+/// wait for stragglers don't count. Package managers open some tens.
+const MAX_FLOWS: u32 = 1024;
+/// As many questions to DNS, counted apart, so that a guest that has all its
+/// flows still finds names.
+const MAX_QUESTIONS: u32 = 1024;
+/// New flows a second, after a first burst. What is above is dropped, not
+/// refused: TCP tries again by itself a second later, so a build is slowed down
+/// and doesn't fail.
+const NEW_FLOWS: u32 = 200;
+/// See [`NEW_FLOWS`].
+const BURST: u32 = 1000;
+
+/// The descriptors that carrying this needs: a socket for each flow, and some.
+pub(super) const UPLINK_DESCRIPTORS: u64 = 2 * (MAX_FLOWS + MAX_QUESTIONS) as u64;
+
 /// IANA's IPv4 special-purpose registry (RFC 6890 and its successors): every
-/// block that is not globally reachable, the deprecated 6to4 relays, and
-/// multicast.
+/// block that is not globally reachable, and multicast.
+///
+/// Some that are reachable are closed too, as nobody builds anything there: the
+/// anycast addresses within 192.0.0.0/24 (.9 and .10), the deprecated 6to4
+/// relays (192.88.99.0/24), AS112 and AMT (192.31.196.0/24, 192.52.193.0/24,
+/// 192.175.48.0/24). Networks that treat these as special may route them
+/// inwards.
 const NOT_GLOBAL: &[&str] = &[
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -66,21 +88,48 @@ pub fn closed_networks() -> std::io::Result<Vec<Cidr>> {
 /// TCP is refused with a reset: QEMU's stack swallows an ICMP refusal and the
 /// guest would wait for its own timeout. IPv6 has no uplink and no exception.
 fn render(allow: &[Allowed], connected: &[Cidr]) -> String {
-    let mut blocked: Vec<String> = NOT_GLOBAL.iter().map(|&block| block.to_owned()).collect();
-    blocked.extend(connected.iter().map(cidr));
-    let mut rules = format!(
-        "table inet kiln {{\n\
-         \tset closed {{\n\
-         \t\ttype ipv4_addr; flags interval; auto-merge;\n\
-         \t\telements = {{ {} }}\n\
-         \t}}\n\
-         \tchain out {{\n\
-         \t\ttype filter hook output priority 0; policy drop;\n\
-         \t\toifname \"lo\" accept\n\
-         \t\tip daddr {UPLINK_DNS} udp dport 53 accept\n\
-         \t\tip daddr {UPLINK_DNS} tcp dport 53 accept\n",
-        blocked.join(", ")
-    );
+    let mut closed: Vec<String> = NOT_GLOBAL.iter().map(|&block| block.to_owned()).collect();
+    closed.extend(connected.iter().map(cidr));
+    let closed = closed.join(", ");
+    let opened = opened(allow);
+    // What is refused is refused before it can count as a flow.
+    format!(
+        "table inet kiln {{
+\tset closed {{
+\t\ttype ipv4_addr; flags interval; auto-merge;
+\t\telements = {{ {closed} }}
+\t}}
+\tchain out {{
+\t\ttype filter hook output priority 0; policy drop;
+\t\toifname \"lo\" accept
+\t\tip daddr {UPLINK_DNS} meta l4proto {{ tcp, udp }} th dport 53 goto questions
+{opened}\t\tip daddr @closed goto refused
+\t\tmeta nfproto ipv4 goto flows
+\t\tgoto refused
+\t}}
+\tchain questions {{
+\t\tct state new limit rate over {NEW_FLOWS}/second burst {BURST} packets drop
+\t\tct state new ct count over {MAX_QUESTIONS} drop
+\t\taccept
+\t}}
+\tchain flows {{
+\t\tct state new limit rate over {NEW_FLOWS}/second burst {BURST} packets drop
+\t\tct state new ct count over {MAX_FLOWS} goto refused
+\t\taccept
+\t}}
+\tchain refused {{
+\t\tmeta l4proto tcp reject with tcp reset
+\t\treject
+\t}}
+}}
+"
+    )
+}
+
+/// A rule for each opened address. Those of the host's loopback are carried
+/// outside the rules.
+fn opened(allow: &[Allowed]) -> String {
+    let mut rules = String::new();
     for allowed in allow {
         let std::net::IpAddr::V4(address) = allowed.address else {
             continue;
@@ -92,17 +141,8 @@ fn render(allow: &[Allowed], connected: &[Cidr]) -> String {
             .port
             .map_or_else(String::new, |port| format!(" tcp dport {port}"));
         // Writing to a String can't fail.
-        let _ = writeln!(rules, "\t\tip daddr {address}{port} accept");
+        let _ = writeln!(rules, "\t\tip daddr {address}{port} goto flows");
     }
-    rules.push_str(
-        "\t\tip daddr @closed meta l4proto tcp reject with tcp reset\n\
-         \t\tip daddr @closed reject\n\
-         \t\tmeta nfproto ipv4 accept\n\
-         \t\tmeta l4proto tcp reject with tcp reset\n\
-         \t\treject\n\
-         \t}\n\
-         }\n",
-    );
     rules
 }
 
@@ -121,8 +161,8 @@ mod tests {
             port: Some(80),
         }];
         let rules = render(&allow, &[(Ipv4Addr::new(81, 2, 0, 0), 16)]);
-        let opened = rules.find("203.0.113.7 tcp dport 80 accept").unwrap();
-        assert!(opened < rules.find("@closed").unwrap());
+        let opened = rules.find("203.0.113.7 tcp dport 80 goto flows").unwrap();
+        assert!(opened < rules.find("@closed goto").unwrap());
         assert!(rules.contains(", 81.2.0.0/16 }"));
     }
 

@@ -6,19 +6,25 @@
 //! ```
 //!
 //! The rules are loaded before anything runs in the namespace, and nothing in
-//! there has a capability to change them. A loopback address of the host that
-//! the operator opened is carried by [`forward`]: the guest finds it at
-//! 10.0.2.2, where nothing else listens.
+//! there has a capability to change them. They close the networks that
+//! [`routes`] finds around this host and bound how many flows a guest has. A
+//! loopback address of the host that the operator opened is carried by
+//! [`forward`]: the guest finds it at 10.0.2.2, where besides only its [`Farm`]
+//! listens.
 
 mod check;
+mod farm;
 pub mod filter;
 pub(crate) mod forward;
 mod routes;
+mod rtnetlink;
 pub(crate) mod uplink;
 
 use std::net::IpAddr;
 
 pub use check::{CheckError, check};
+pub(crate) use farm::name;
+pub use farm::{FARM_PORT, Farm};
 
 /// What a guest may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,7 +18,10 @@ use std::{
     process::Stdio,
 };
 
-use rustix::pipe::PipeFlags;
+use rustix::{
+    pipe::PipeFlags,
+    process::{Pid, Resource, Rlimit, prlimit},
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::unix::pipe,
@@ -26,7 +29,7 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-use super::filter::UPLINK_NETWORK;
+use super::filter::{UPLINK_DESCRIPTORS, UPLINK_NETWORK};
 use crate::namespace::SYSTEM_PATH;
 
 /// It takes some 20 ms; a busy host needs more.
@@ -71,6 +74,7 @@ impl Uplink {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("slirp4netns, the guest's uplink, did not start: {error}; install the package slirp4netns, or run without network"))?;
+        limit_descriptors(&child);
         let mut byte = [0];
         let answered = timeout(READY_DEADLINE, ready.read_exact(&mut byte)).await;
         if matches!(answered, Ok(Ok(_))) {
@@ -112,6 +116,24 @@ impl Uplink {
     /// Ends it and waits.
     pub async fn stop(&mut self) {
         let _ = self.child.kill().await;
+    }
+}
+
+/// The rules bound what a guest has open; this holds should they fail. Where
+/// our own limit is lower, that one stays.
+fn limit_descriptors(child: &Child) {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    let Some(pid) = pid.and_then(Pid::from_raw) else {
+        return;
+    };
+    let ours = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let most = ours.map_or(UPLINK_DESCRIPTORS, |ours| ours.min(UPLINK_DESCRIPTORS));
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    if let Err(error) = prlimit(Some(pid), Resource::Nofile, limit) {
+        tracing::debug!(%error, "the uplink's descriptors are not limited");
     }
 }
 

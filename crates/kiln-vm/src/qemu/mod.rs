@@ -39,6 +39,7 @@ use crate::{
     },
     machine::{Guest, GuestSpec, Machine, StartError},
     namespace::Isolation,
+    network::{self, Network},
     session::Session,
 };
 pub use command::binary;
@@ -70,6 +71,9 @@ pub struct QemuMachine {
 impl Machine for QemuMachine {
     async fn start(&self, spec: &GuestSpec) -> Result<Box<dyn Guest>, StartError> {
         let guest = self.start_guest(spec).await?;
+        if spec.farm.is_some() && spec.network != Network::None {
+            network::name(&*guest).await;
+        }
         Ok(Box::new(guest))
     }
 }

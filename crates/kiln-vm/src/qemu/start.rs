@@ -102,7 +102,7 @@ impl QemuMachine {
         // The rules are loaded: what QEMU does before there is an uplink leads
         // nowhere.
         let ((uplink, forwards), qemu) = tokio::try_join!(
-            connect(&namespace, &spec.network, self.isolation),
+            connect(&namespace, spec, self.isolation),
             execute(&namespace, line, &spec.dir, ram, limits.process)
         )?;
         if let Some(pid) = uplink.as_ref().and_then(Uplink::pid) {
@@ -289,17 +289,17 @@ async fn overlay(disk: &Path, size: u64, dir: &Path) -> Result<(), StartError> {
 
 async fn connect(
     namespace: &Namespace,
-    network: &Network,
+    spec: &GuestSpec,
     isolation: Isolation,
 ) -> Result<(Option<Uplink>, Forwards), StartError> {
     let host = |error: String| StartError::Host(error);
-    if *network == Network::None || isolation == Isolation::None {
-        let none = Forwards::open(namespace, &[]).await;
+    if spec.network == Network::None || isolation == Isolation::None {
+        let none = Forwards::open(namespace, &[], None).await;
         return Ok((None, none.map_err(|error| host(error.to_string()))?));
     }
     let (uplink, forwards) = tokio::join!(
         Uplink::start(namespace.init_pid()),
-        Forwards::open(namespace, network.allowed()),
+        Forwards::open(namespace, spec.network.allowed(), spec.farm.as_ref()),
     );
     let forwards = forwards.map_err(|error| host(error.to_string()))?;
     Ok((Some(uplink.map_err(host)?), forwards))

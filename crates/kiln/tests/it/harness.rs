@@ -18,6 +18,7 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -49,6 +50,19 @@ pub fn images() -> PathBuf {
         dir.display()
     );
     dir
+}
+
+/// Copies them to where every user can read them.
+pub fn copy_images(to: &Path) {
+    let copied = Command::new("cp")
+        .args(["-rL", "--reflink=auto"])
+        .arg(images().join("debian"))
+        .arg(to)
+        .status();
+    assert!(copied.expect("cp").success());
+    let open = Command::new("chmod").args(["-R", "a+rX"]).arg(to).status();
+    assert!(open.expect("chmod").success());
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("a mode");
 }
 
 /// The repository's root.

@@ -3,6 +3,7 @@
 //! These tests boot real guests; `make test` makes their image first.
 
 mod harness;
+mod internet;
 mod servers;
 
 mod artifacts;
@@ -12,8 +13,11 @@ mod doctor;
 mod documents;
 mod early_ends;
 mod environment;
+mod escape;
 mod examples;
 mod failures;
+mod farm;
+mod flows;
 mod helper;
 mod here;
 mod hold;

@@ -50,6 +50,8 @@ pub(super) async fn guest(boot: &Boot<'_>, dir: &Path) -> Result<Frozen, Failed>
         dir: dir.to_owned(),
         // That of one job is not the next one's.
         disk_mib: None,
+        // It is one job's own.
+        farm: None,
         ..boot.spec.clone()
     };
     let line = boot.machine.command_line(boot.request, &spec, None, false);

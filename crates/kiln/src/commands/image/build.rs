@@ -81,6 +81,7 @@ async fn freeze(images: &Path, name: &str, arch: &str) -> Result<(), Failure> {
         cpus: DEFAULT_CPUS,
         disk_mib: None,
         network: Network::Public { allow: Vec::new() },
+        farm: None,
         dir: scratch.path(),
     };
     host.machine

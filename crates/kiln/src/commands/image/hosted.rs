@@ -150,6 +150,7 @@ impl Hosted {
             cpus: DEFAULT_CPUS,
             disk_mib: None,
             network: self.network.clone(),
+            farm: None,
             dir: scratch.path(),
         };
         let guest = tokio::select! {

@@ -104,6 +104,7 @@ async fn prepare(args: &Arc<RunArgs>) -> Result<Prepared, Failure> {
             disk_mib: args.disk,
             network,
             preparation: preparation(args, &request.manifest),
+            farm: None,
             dir: folder.scratch(),
         },
         manifest: request.manifest,

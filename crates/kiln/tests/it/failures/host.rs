@@ -1,11 +1,6 @@
 //! Hosts that lack something, and many runs on one.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use super::support::{
     FOR_EVER, Images, Process, all_gone, family, manifest, member, scratch_is_gone,
@@ -227,7 +222,7 @@ fn an_ordinary_user_runs_four_guests_at_once_and_leaves_nothing() {
         .prefix("kiln-it-images-")
         .tempdir()
         .expect("a directory");
-    copy_images(images.path());
+    harness::copy_images(images.path());
     let kiln = Kiln::with_images(images.path());
     let binary = kiln.home().join("kiln");
     fs::copy(env!("CARGO_BIN_EXE_kiln"), &binary).expect("the binary");
@@ -253,16 +248,4 @@ fn an_ordinary_user_runs_four_guests_at_once_and_leaves_nothing() {
         ended.expect_line("say", "build");
         scratch_is_gone(ended.folder());
     }
-}
-
-fn copy_images(to: &Path) {
-    let copied = Command::new("cp")
-        .args(["-rL", "--reflink=auto"])
-        .arg(harness::images().join("debian"))
-        .arg(to)
-        .status();
-    assert!(copied.expect("cp").success());
-    let open = Command::new("chmod").args(["-R", "a+rX"]).arg(to).status();
-    assert!(open.expect("chmod").success());
-    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("a mode");
 }

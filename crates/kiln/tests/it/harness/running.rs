@@ -166,6 +166,11 @@ impl Running {
         kill_process(pid.expect("a process"), signal).expect("it takes signals");
     }
 
+    /// What it has written to standard output.
+    pub fn stdout_so_far(&self) -> Vec<u8> {
+        self.stdout.so_far()
+    }
+
     /// Waits for its end, whatever that is.
     #[track_caller]
     pub fn end(mut self) -> Ended {
