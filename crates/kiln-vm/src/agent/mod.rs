@@ -361,3 +361,102 @@ fn lost(error: &io::Error) -> GuestError {
     tracing::debug!(%error, "the port to the guest's helper");
     GuestError::Connection
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Bounded;
+    use proptest::prelude::*;
+    use tokio::{io::AsyncWriteExt, sync::watch};
+
+    /// A helper that answers the greeting, then says this, then closes the
+    /// port if it is to.
+    async fn helper(says: Vec<u8>, closes: bool) -> (Agent, watch::Sender<Events>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (tell, closed) = watch::channel(Events::default());
+        tokio::spawn(async move {
+            let (read, mut write) = theirs.into_split();
+            let mut frames = Frames::new(read);
+            let hello = frames.next().await.unwrap();
+            frame::send(&mut write, b'H', &hello.body).await.unwrap();
+            let _ = write.write_all(&says).await;
+            if !closes {
+                while frames.next().await.is_ok() {}
+            }
+        });
+        let agent = Agent::meet(ours, closed, String::new(), ANSWER_DEADLINE).await;
+        (agent.unwrap(), tell)
+    }
+
+    fn frames(all: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, body) in all {
+            bytes.push(*kind);
+            bytes.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
+            bytes.extend_from_slice(body);
+        }
+        bytes
+    }
+
+    #[tokio::test]
+    async fn output_and_status_come_through_and_the_port_is_free_again() {
+        let said = frames(&[(b'O', b"out"), (b'R', b"err"), (b'S', b"7"), (b'K', b"")]);
+        let (agent, _tell) = helper(said, false).await;
+        let mut output = Vec::new();
+        let code = agent.exec(Exec::new("x"), &mut output).await.unwrap();
+        assert_eq!((code, output.as_slice()), (ExitCode(7), &b"out"[..]));
+        assert!(!agent.is_closed());
+        assert!(agent.renew("1 2 3").await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_command_that_was_given_up_takes_the_helper_with_it() {
+        let (agent, _tell) = helper(Vec::new(), false).await;
+        let mut output = Vec::new();
+        let never = timeout(
+            Duration::from_millis(20),
+            agent.exec(Exec::new("x"), &mut output),
+        );
+        assert!(never.await.is_err());
+        assert!(agent.is_closed());
+        let next = agent.exec(Exec::new("x"), &mut output).await;
+        assert!(matches!(next, Err(GuestError::Connection)));
+    }
+
+    #[tokio::test]
+    async fn a_port_that_the_guest_closes_is_a_lost_connection() {
+        let (agent, tell) = helper(Vec::new(), false).await;
+        tell.send_modify(|events| events.port_closed = true);
+        let lost = agent.exec(Exec::new("x"), &mut Vec::new()).await;
+        assert!(matches!(lost, Err(GuestError::Connection)));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_helper_says_is_an_answer_or_an_error(
+            kinds in proptest::collection::vec((prop_oneof![Just(b'O'), Just(b'S'), Just(b'K'), Just(b'F'), any::<u8>()],
+                proptest::collection::vec(any::<u8>(), 0..40)), 0..12),
+            tail in proptest::collection::vec(any::<u8>(), 0..40),
+            asked in 0..4usize,
+        ) {
+            let all: Vec<(u8, &[u8])> = kinds.iter().map(|(kind, body)| (*kind, body.as_slice())).collect();
+            let mut said = frames(&all);
+            said.extend(tail);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (agent, _tell) = helper(said, true).await;
+                let mut output = Bounded::new(1 << 10);
+                let answered = async {
+                    match asked {
+                        0 => agent.exec(Exec::with_stdin("x", b"input"), &mut output).await.map(drop),
+                        1 => agent.renew("1 2 3").await.map(drop),
+                        2 => agent.login().await.map(drop),
+                        _ => agent.put(&[Put::Directory { path: "/x".into(), mode: 0o700 }], &mut output).await.map(drop),
+                    }
+                };
+                // The port has ended, so nothing is left to wait for.
+                let _ = timeout(ANSWER_DEADLINE, answered).await.expect("an answer");
+            });
+        }
+    }
+}
