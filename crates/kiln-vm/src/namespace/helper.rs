@@ -40,7 +40,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 /// The first stage. `isolation` is the helper's argument: `full` or `none`.
 #[must_use]
 pub fn main(isolation: &str) -> ExitCode {
-    let made = leave_terminal().and_then(|()| match isolation {
+    let left = leave_terminal().and_then(|()| leave_keyring());
+    let made = left.and_then(|()| match isolation {
         "full" => unshare(),
         // Whatever is left behind inside becomes ours to end.
         _ => Ok(rustix::process::set_child_subreaper(Some(
@@ -107,6 +108,30 @@ fn complain(error: &io::Error) {
 fn leave_terminal() -> io::Result<()> {
     rustix::process::setsid()?;
     Ok(())
+}
+
+/// The keys of whoever started kiln (of its disks, of Kerberos) are not for
+/// what runs inside: a session's keyring is inherited, whatever the namespace.
+fn leave_keyring() -> io::Result<()> {
+    let anonymous = std::ptr::null::<libc::c_char>();
+    #[expect(unsafe_code, reason = "rustix has no keyrings")]
+    // SAFETY: keyctl(2) reads nothing of ours: the name is a null pointer.
+    let joined = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::c_ulong::from(libc::KEYCTL_JOIN_SESSION_KEYRING),
+            anonymous,
+        )
+    };
+    if joined >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // A kernel without keys; a container that may not use any.
+        Some(libc::ENOSYS | libc::EPERM) => Ok(()),
+        _ => Err(context("a keyring of its own", &error)),
+    }
 }
 
 /// Whether the host does not let us have namespaces, as opposed to a shortage.

@@ -18,6 +18,7 @@ mod here;
 mod hold;
 mod image_checks;
 mod images;
+mod jail;
 mod logins;
 mod network;
 mod packages;

@@ -35,11 +35,16 @@ pub(super) fn store(memory: &File, path: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Loads memory from a file, for any number of guests.
+/// Loads memory, or a state, from a file, for any number of guests.
+///
+/// The file itself is for no QEMU: whoever holds a descriptor of it may open
+/// it once more by `/proc/self/fd`, and the mount that it was opened by is the
+/// host's, where it may be written.
 pub(super) fn load(path: &Path) -> io::Result<OwnedFd> {
     let file = File::open(path)?;
-    let memory = create(file.metadata()?.len())?;
+    let mut memory = create(file.metadata()?.len())?;
     copy_sparse(&file, &memory)?;
+    memory.rewind()?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     rustix::fs::fcntl_add_seals(&memory, seals)?;
     Ok(memory.into())

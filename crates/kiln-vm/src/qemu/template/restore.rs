@@ -1,7 +1,6 @@
 //! Starts a guest from a template.
 
 use std::{
-    fs::File,
     os::fd::AsFd,
     path::Path,
     sync::Arc,
@@ -94,7 +93,7 @@ async fn revive(
 
 async fn load(qmp: &Qmp, template: &Path) -> Result<(), String> {
     let text = |error: super::super::qmp::QmpError| error.to_string();
-    let state = File::open(template.join(STATE)).map_err(|error| error.to_string())?;
+    let state = memory::load(&template.join(STATE)).map_err(|error| error.to_string())?;
     ignore_shared(qmp).await?;
     qmp.give(STATE, state.as_fd()).await.map_err(text)?;
     let uri = json!({ "uri": format!("fd:{STATE}") });
