@@ -77,13 +77,15 @@ impl QemuMachine {
     ) -> Result<Started, StartError> {
         let (ram, memory) = origin.ram.unzip();
         let line = self.command_line(request, spec, memory, origin.incoming)?;
+        std::fs::create_dir_all(machine_dir(&spec.dir))
+            .map_err(|error| StartError::Host(format!("no directory for QEMU: {error}")))?;
         let ((), namespace) = tokio::try_join!(
             overlay(&origin.disk, origin.size, &spec.dir),
             self.namespace(spec, origin.disk.parent())
         )?;
         let (uplink, forwards) = connect(&namespace, &spec.network, self.isolation).await?;
         let guest_port = line.guest_port;
-        let qemu = execute(&namespace, line, &spec.dir, ram).await?;
+        let qemu = execute(&namespace, line, &machine_dir(&spec.dir), ram).await?;
         let host_port = match self.isolation {
             Isolation::Namespaces => None,
             Isolation::None => Some(host_port(&qemu.qmp).await?),
@@ -141,7 +143,7 @@ impl QemuMachine {
         let mut config = namespace::Config::new(self.helper.clone(), self.isolation);
         config.files.visible = spec.image.files();
         config.files.visible.extend(below.map(Path::to_owned));
-        config.files.own = Some(spec.dir.clone());
+        config.files.own = Some(machine_dir(&spec.dir));
         if let (Network::Public { allow }, Isolation::Namespaces) = (&spec.network, self.isolation)
         {
             let rules = filter::ruleset(allow).map_err(|error| {
@@ -204,9 +206,15 @@ impl Stopwatch {
     }
 }
 
+/// What QEMU may write. kiln's own files (sockets, uploads) are beside it, so
+/// that nobody inside can put something else in their place.
+fn machine_dir(dir: &Path) -> PathBuf {
+    dir.join("machine")
+}
+
 /// The guest's own layer of its disk.
 pub(super) fn overlay_path(dir: &Path) -> PathBuf {
-    dir.join("disk.qcow2")
+    machine_dir(dir).join("disk.qcow2")
 }
 
 /// Checks an image's disk; what lies over it is ours.

@@ -137,7 +137,7 @@ fn no_descriptor_that_qemu_holds_changes_what_others_start_from() {
 
 #[test]
 fn an_image_and_a_template_can_only_be_read() {
-    all_stopped("shared_files", 70);
+    all_stopped("shared_files", 45);
     for report in REPORTS.iter() {
         assert_eq!(report.before, report.after, "{}", report.user);
     }
@@ -369,6 +369,8 @@ fn report(user: User) -> Report {
         "a file of kiln's user": secret,
         "another job's log": neighbour.folder().join("wait/log"),
         "another job's folder": neighbour.folder().join("log"),
+        "the template's memory": place.template().join("memory"),
+        "the template's state": place.template().join("state"),
         "the binary": place.kiln.home().join("kiln"),
     });
     let before = place.shared();
@@ -427,12 +429,10 @@ fn facts(
             "the image's disk": image.join("amd64/root.img.qcow2"),
             "the image's kernel": image.join("amd64/vmlinuz"),
             "the image's functions": image.join("functions"),
-            "the template's memory": template.join("memory"),
-            "the template's state": template.join("state"),
-            "the template's disk": template.join("disk.qcow2"),
+            "the template's disk": template.join("machine/disk.qcow2"),
         },
         "programs": ["/usr/bin/true", qemu_system()],
-        "directories": { "/": "/", "/usr": "/usr", "/dev": "/dev", "/etc": "/etc", "the image": image, "the template": template },
+        "directories": { "/": "/", "/usr": "/usr", "/dev": "/dev", "/etc": "/etc", "the image": image, "the template": template.join("machine") },
         "hidden": hidden,
         "secrets": secrets,
         "top": top,
@@ -452,7 +452,8 @@ fn attempts(running: Running) -> String {
     let since = Instant::now();
     let found = loop {
         let runs = running.try_folder();
-        let text = runs.and_then(|folder| fs::read_to_string(folder.join(".guest/report")).ok());
+        let text =
+            runs.and_then(|folder| fs::read_to_string(folder.join(".guest/machine/report")).ok());
         if let Some(text) = text.filter(|text| text.ends_with("end\n")) {
             break text;
         }

@@ -42,7 +42,9 @@ use key::Key;
 
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
-const DISK: &str = "disk.qcow2";
+/// Where QEMU writes it while the template is made. The only one that the
+/// QEMU of a clone sees.
+const DISK: &str = "machine/disk.qcow2";
 const ABOUT: &str = "about.json";
 /// Being made; the rest of the name is of no meaning.
 const UNFINISHED: &str = ".new-";

@@ -107,7 +107,7 @@ fn a_killed_kiln_takes_its_guest_along_at_any_moment_and_the_next_run_tidies() {
     member(running.pid(), "-nodefaults");
     let killed = running.folder();
     kill_outright(running);
-    assert!(killed.join(".guest/disk.qcow2").exists());
+    assert!(killed.join(".guest/machine/disk.qcow2").exists());
     kiln.run("tasks:\n- hello: echo hi\n")
         .args(["--dummy"])
         .takes_turns(false)

@@ -184,6 +184,7 @@ def host_files():
         stopped("reads %s by .. from its own directory" % name, lambda: read("../" * 40 + path.lstrip("/")))
     visible = sorted(os.listdir("/"))
     wanted = FACTS["top"]
+    check("nothing of kiln's is in its own directory", set(os.listdir(".")) == {"disk.qcow2", "report"}, os.listdir("."))
     check("the root has nothing else", set(visible) <= set(wanted), visible)
     check("/etc has nothing of the host", set(os.listdir("/etc")) <= {"alternatives", "ld.so.cache", "passwd", "group", "hosts", "resolv.conf"}, os.listdir("/etc"))
     check("/dev has harmless devices only", set(os.listdir("/dev")) <= {"full", "kvm", "null", "random", "urandom", "zero"}, os.listdir("/dev"))
