@@ -40,8 +40,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 /// The first stage. `isolation` is the helper's argument: `full` or `none`.
 #[must_use]
 pub fn main(isolation: &str) -> ExitCode {
-    let left = leave_terminal().and_then(|()| leave_keyring());
-    let made = left.and_then(|()| match isolation {
+    let made = leave_terminal().and_then(|()| match isolation {
         "full" => unshare(),
         // Whatever is left behind inside becomes ours to end.
         _ => Ok(rustix::process::set_child_subreaper(Some(
@@ -107,7 +106,7 @@ fn complain(error: &io::Error) {
 /// Ctrl-C is for kiln alone.
 fn leave_terminal() -> io::Result<()> {
     rustix::process::setsid()?;
-    Ok(())
+    leave_keyring()
 }
 
 /// The keys of whoever started kiln (of its disks, of Kerberos) are not for

@@ -13,8 +13,9 @@
 mod check;
 pub mod filter;
 pub(crate) mod forward;
+pub(crate) mod keeper;
 mod routes;
-pub(crate) mod uplink;
+mod uplink;
 
 use std::net::IpAddr;
 

@@ -30,7 +30,7 @@ use crate::{
     },
     machine::{Exec, ExitCode, Gone, Guest, GuestError, Login, Sink},
     namespace::Namespace,
-    network::{forward::Forwards, uplink::Uplink},
+    network::{forward::Forwards, keeper::Keeper},
     ssh::{Dial, Session},
     tail::Tail,
 };
@@ -52,7 +52,7 @@ pub(super) struct Running {
     pub guest_port: u16,
     /// The port on the host where there is no namespace.
     pub host_port: Option<u16>,
-    pub uplink: Mutex<Option<Uplink>>,
+    pub uplink: Mutex<Option<Keeper>>,
     /// Carried as long as the guest lives.
     pub _forwards: Forwards,
     pub functions: Functions,

@@ -27,7 +27,7 @@ use crate::{
     },
     machine::{GuestSpec, StartError},
     namespace::{self, Isolation, Namespace, Process, SYSTEM_PATH},
-    network::{Network, filter, forward::Forwards, uplink::Uplink},
+    network::{Network, filter, forward::Forwards, keeper::Keeper},
     ssh::Session,
     tail::Tail,
 };
@@ -264,14 +264,14 @@ async fn connect(
     namespace: &Namespace,
     network: &Network,
     isolation: Isolation,
-) -> Result<(Option<Uplink>, Forwards), StartError> {
+) -> Result<(Option<Keeper>, Forwards), StartError> {
     let host = |error: String| StartError::Host(error);
     if *network == Network::None || isolation == Isolation::None {
         let none = Forwards::open(namespace, &[]).await;
         return Ok((None, none.map_err(|error| host(error.to_string()))?));
     }
     let (uplink, forwards) = tokio::join!(
-        Uplink::start(namespace.init_pid()),
+        Keeper::start(namespace.init_pid()),
         Forwards::open(namespace, network.allowed()),
     );
     let forwards = forwards.map_err(|error| host(error.to_string()))?;

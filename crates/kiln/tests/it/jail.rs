@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write as _,
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, TcpListener},
     os::{
         linux::net::SocketAddrExt as _,
         unix::{
@@ -28,7 +28,10 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::{self, IMAGE, Kiln, Running};
+use crate::{
+    harness::{self, IMAGE, Kiln, Running},
+    network::own_address,
+};
 
 const TAKEN_OVER: &str = include_str!("jail/taken_over.py");
 /// Nobody's number.
@@ -170,7 +173,7 @@ fn the_network_leads_outside_and_nowhere_else() {
 
 /// What lies outside, for as long as this lives.
 struct Outside {
-    addresses: Vec<IpAddr>,
+    addresses: Vec<Ipv4Addr>,
     port: u16,
     abstract_name: String,
     socket: PathBuf,
@@ -227,14 +230,6 @@ fn tell_secrets(listener: UnixListener) {
             let _ = stream.and_then(|mut stream| stream.write_all(b"the host's secret"));
         }
     });
-}
-
-/// The address that this host would use to speak to the world; no packet is
-/// sent for that.
-fn own_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
-    socket.connect(SocketAddr::from(([192, 0, 2, 1], 9))).ok()?;
-    Some(socket.local_addr().ok()?.ip())
 }
 
 /// A user's own kiln, images and templates.
