@@ -20,6 +20,7 @@ pub mod qmp;
 mod ready;
 mod start;
 mod template;
+pub mod version;
 
 use std::{
     path::{Path, PathBuf},

@@ -17,7 +17,7 @@ use super::{
     command::{self, CommandLine, Hardware, Ram},
     guest::{self, Running},
     qmp::Qmp,
-    ready,
+    ready, version,
 };
 use crate::{
     image::{
@@ -340,7 +340,8 @@ async fn execute(
                     "the image's disk is damaged{said}"
                 )));
             }
-            Err(StartError::Host(format!("{error}{said}")))
+            let remark = version::remark(&program).await;
+            Err(StartError::Host(format!("{error}{remark}{said}")))
         }
     }
 }
@@ -367,7 +368,8 @@ async fn host_port(qmp: &Qmp) -> Result<u16, StartError> {
         .ok_or_else(|| StartError::Host("QEMU does not tell the guest's SSH port".into()))
 }
 
-fn available_memory_mib() -> Option<u64> {
+/// What the kernel thinks that it can give, in MiB.
+pub(super) fn available_memory_mib() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let row = text
         .lines()

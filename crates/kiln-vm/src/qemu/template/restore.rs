@@ -1,7 +1,7 @@
 //! Starts a guest from a template.
 
 use std::{
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::MetadataExt as _},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use super::{
         command::Ram,
         qmp::Qmp,
         ready,
-        start::{Origin, Started, Stopwatch},
+        start::{Origin, Started, Stopwatch, available_memory_mib},
     },
     Boot, DISK, MEMORY, STATE,
     freeze::ignore_shared,
@@ -43,6 +43,7 @@ pub(super) enum Failed {
 /// A guest that is a machine of its own.
 pub(super) async fn guest(boot: &Boot<'_>, template: &Path) -> Result<Arc<QemuGuest>, Failed> {
     let mut watch = Stopwatch::start();
+    enough_memory(boot, template).map_err(Failed::Launch)?;
     let path = template.join(MEMORY);
     let ram = tokio::task::spawn_blocking(move || memory::load(&path)).await;
     let ram = ram.map_err(std::io::Error::other).flatten();
@@ -69,6 +70,30 @@ pub(super) async fn guest(boot: &Boot<'_>, template: &Path) -> Result<Arc<QemuGu
             Err(Failed::Revive(reason))
         }
     }
+}
+
+/// A clone has its template's memory beside its own.
+fn enough_memory(boot: &Boot<'_>, template: &Path) -> Result<(), String> {
+    let line = boot
+        .machine
+        .command_line(boot.request, boot.spec, Some(Ram::Private), true);
+    let own = u64::from(line.map_err(|error| error.to_string())?.memory_mib);
+    // Blocks are of 512 bytes (stat(2)); 2048 are a MiB.
+    let frozen = std::fs::metadata(template.join(MEMORY)).map_or(0, |meta| meta.blocks() / 2048);
+    match available_memory_mib() {
+        Some(available) => fits(own, frozen, available),
+        None => Ok(()),
+    }
+}
+
+/// All in MiB.
+fn fits(own: u64, frozen: u64, available: u64) -> Result<(), String> {
+    if own.saturating_add(frozen) <= available {
+        return Ok(());
+    }
+    Err(format!(
+        "it needs {frozen} MiB of memory beside the guest's {own} MiB, {available} MiB are available"
+    ))
 }
 
 async fn revive(
@@ -108,4 +133,16 @@ async fn load(qmp: &Qmp, template: &Path) -> Result<(), String> {
         }
     }
     qmp.execute("cont", json!({})).await.map(drop).map_err(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn a_host_without_memory_for_a_template_says_how_much_is_missing() {
+        assert!(fits(1024, 180, 1204).is_ok());
+        let lacking = fits(1024, 180, 1203).unwrap_err();
+        assert!(lacking.contains("needs 180 MiB of memory beside the guest's 1024 MiB, 1203 MiB"));
+    }
 }
