@@ -78,7 +78,6 @@ async fn servers_that_never_come_to_the_point_are_left_soon_and_cost_no_memory()
 /// Bytes as a server might say them, mostly with a beginning that is right. The
 /// seed is printed: it makes the same ones again.
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "the seed is for whoever sees it fail")]
 async fn no_bytes_log_us_in_or_make_us_panic() {
     let mut bytes = [0; 32];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap();
