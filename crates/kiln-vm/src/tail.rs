@@ -68,6 +68,19 @@ impl fmt::Display for Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_is_shown_in_few_lines_without_controls(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..3000), 0..30)) {
+            let mut tail = Tail::new();
+            pieces.iter().for_each(|piece| tail.push(piece));
+            prop_assert!(tail.0.len() <= KEPT);
+            let shown = tail.to_string();
+            prop_assert!(shown.lines().count() <= SHOWN_LINES);
+            prop_assert!(!shown.chars().any(|c| c.is_control() && c != '\t' && c != '\n'));
+        }
+    }
 
     #[test]
     fn a_flood_leaves_only_its_end() {

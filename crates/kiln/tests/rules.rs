@@ -371,3 +371,38 @@ fn every_make_target_that_a_document_names_is_there() {
     }
     assert!(seen > 3, "the documents were not read");
 }
+
+/// Whether a function of this name is in a module of this name.
+fn is_test(module: &str, name: &str, sources: &[(String, String)]) -> bool {
+    let is_module = |file: &str| {
+        let file = file.trim_end_matches(".rs").trim_end_matches("/mod");
+        file.rsplit('/').next() == Some(module)
+    };
+    sources
+        .iter()
+        .any(|(file, text)| is_module(file) && text.contains(&format!("fn {name}(")))
+}
+
+#[test]
+fn every_claim_of_the_threat_model_names_tests_that_are_there() {
+    let sources: Vec<(String, String)> = files("crates", "rs")
+        .into_iter()
+        .map(|file| (file.clone(), read(&file)))
+        .collect();
+    let page = read("docs/security.md");
+    let claims = page.split("\n## What is contained\n").nth(1).unwrap();
+    let claims = claims.split("\n## ").next().unwrap();
+    let rows = claims.lines().filter(|line| line.starts_with('|')).skip(2);
+    let mut seen = 0;
+    for row in rows {
+        let tests = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        let named: Vec<&str> = quoted(tests).collect();
+        assert!(!named.is_empty(), "a claim without a test: {row}");
+        for test in named {
+            let (module, name) = test.rsplit_once("::").unwrap_or_else(|| panic!("{test}"));
+            assert!(is_test(module, name, &sources), "there is no test {test}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "the table was not read");
+}

@@ -384,3 +384,27 @@ async fn splice(mut one: tokio::net::TcpStream, mut other: tokio::net::TcpStream
     // Whoever ends it first, the other one notices.
     let _ = tokio::io::copy_bidirectional(&mut one, &mut other).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_report_makes_it_panic(report in "((argument|booted|qemu|driveopts|MEMORY|guestport|x)=?|-?[0-9]{1,12}|[\u{0}]|.){0,60}") {
+            let functions = Functions {
+                cgroups: None,
+                helper: PathBuf::new(),
+                isolation: Isolation::None,
+                base: PathBuf::new(),
+                dir: PathBuf::new(),
+                kvm: false,
+            };
+            if let Ok((request, _)) = functions.parse(report.as_bytes()) {
+                let whole = request.arguments.iter().all(|word| !word.contains('\0'));
+                prop_assert!(whole);
+            }
+        }
+    }
+}

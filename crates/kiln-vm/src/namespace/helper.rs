@@ -109,7 +109,31 @@ fn complain(error: &io::Error) {
 /// Ctrl-C is for kiln alone.
 fn leave_terminal() -> io::Result<()> {
     rustix::process::setsid()?;
-    Ok(())
+    leave_keyring()
+}
+
+/// The keys of whoever started kiln (of its disks, of Kerberos) are not for
+/// what runs inside: a session's keyring is inherited, whatever the namespace.
+fn leave_keyring() -> io::Result<()> {
+    let anonymous = std::ptr::null::<libc::c_char>();
+    #[expect(unsafe_code, reason = "rustix has no keyrings")]
+    // SAFETY: keyctl(2) reads nothing of ours: the name is a null pointer.
+    let joined = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::c_ulong::from(libc::KEYCTL_JOIN_SESSION_KEYRING),
+            anonymous,
+        )
+    };
+    if joined >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // A kernel without keys; a container that may not use any.
+        Some(libc::ENOSYS | libc::EPERM) => Ok(()),
+        _ => Err(context("a keyring of its own", &error)),
+    }
 }
 
 /// Whether the host does not let us have namespaces, as opposed to a shortage.

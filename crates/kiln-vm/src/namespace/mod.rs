@@ -148,7 +148,7 @@ pub struct Namespace {
     outer: Mutex<Child>,
     init_pid: u32,
     /// Dropped last: only what is empty can be removed.
-    cgroup: Option<Cgroup>,
+    cgroup: Option<Arc<Cgroup>>,
 }
 
 impl Namespace {
@@ -163,10 +163,10 @@ impl Namespace {
             Isolation::Namespaces => "full",
             Isolation::None => "none",
         };
-        let cgroup = config.cgroup.as_ref().and_then(make_cgroup);
+        let cgroup = config.cgroup.as_ref().and_then(make_cgroup).map(Arc::new);
         let mut outer = Command::new(&config.helper)
             .args([HELPER_COMMAND, isolation])
-            .args(cgroup.iter().flat_map(Cgroup::dirs))
+            .args(cgroup.iter().flat_map(|cgroup| cgroup.dirs()))
             .env_clear()
             .env("PATH", SYSTEM_PATH)
             .stdin(Stdio::from(theirs))
@@ -236,20 +236,18 @@ impl Namespace {
         self.init_pid
     }
 
-    /// Has a process outside counted among those inside.
-    pub(crate) fn count_in(&self, pid: u32) {
-        if let Some(cgroup) = &self.cgroup
-            && let Err(error) = cgroup.add(pid)
-        {
-            tracing::warn!(%error, "a process is not in its guest's cgroup");
-        }
+    /// The cgroup of all that is inside, where there is one.
+    pub(crate) fn cgroup(&self) -> Option<Arc<Cgroup>> {
+        self.cgroup.clone()
     }
 
     /// Whether the kernel has ended something inside for the memory that it
     /// took. False where that is not limited.
     #[must_use]
     pub fn out_of_memory(&self) -> bool {
-        self.cgroup.as_ref().is_some_and(Cgroup::out_of_memory)
+        self.cgroup
+            .as_ref()
+            .is_some_and(|cgroup| cgroup.out_of_memory())
     }
 
     /// Starts the one process of this place.

@@ -16,9 +16,10 @@ mod check;
 mod farm;
 pub mod filter;
 pub(crate) mod forward;
+pub(crate) mod keeper;
 mod routes;
 mod rtnetlink;
-pub(crate) mod uplink;
+mod uplink;
 
 use std::net::IpAddr;
 

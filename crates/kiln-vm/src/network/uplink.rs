@@ -113,6 +113,14 @@ impl Uplink {
         self.child.id()
     }
 
+    /// Waits until it has ended by itself, and says how.
+    pub async fn ended(&mut self) -> String {
+        match self.child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
     /// Ends it and waits.
     pub async fn stop(&mut self) {
         let _ = self.child.kill().await;

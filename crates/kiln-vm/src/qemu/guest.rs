@@ -31,7 +31,7 @@ use crate::{
     },
     machine::{Exec, ExitCode, Gone, Guest, GuestError, Kept, Login, Put, Sink},
     namespace::Namespace,
-    network::{forward::Forwards, uplink::Uplink},
+    network::{forward::Forwards, keeper::Keeper},
     session::Session,
     ssh::Dial,
     tail::Tail,
@@ -54,7 +54,7 @@ pub(super) struct Running {
     pub guest_port: u16,
     /// The port on the host where there is no namespace.
     pub host_port: Option<u16>,
-    pub uplink: Mutex<Option<Uplink>>,
+    pub uplink: Mutex<Option<Keeper>>,
     /// Carried as long as the guest lives.
     pub _forwards: Forwards,
     pub functions: Functions,

@@ -22,6 +22,7 @@ pub mod qmp;
 mod ready;
 mod start;
 mod template;
+pub mod version;
 
 use std::{
     path::{Path, PathBuf},

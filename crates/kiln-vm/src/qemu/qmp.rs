@@ -25,6 +25,9 @@ use tokio::{
 
 /// Longer than any answer to what we ask.
 const MAX_LINE: u64 = 1 << 20;
+/// Answers that wait to be looked at: of requests that somebody gave up. Each
+/// may take as much memory as a line of brackets makes.
+const MAX_ANSWERS: usize = 4;
 /// QEMU answers at once unless it hangs.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -84,7 +87,7 @@ impl Qmp {
     /// [`QmpError`].
     pub async fn connect(stream: UnixStream) -> Result<Arc<Self>, QmpError> {
         let (read, write) = stream.into_split();
-        let (answer_tx, receiver) = mpsc::channel(64);
+        let (answer_tx, receiver) = mpsc::channel(MAX_ANSWERS);
         let (event_tx, events) = watch::channel(Events::default());
         let reader = tokio::spawn(read_lines(read, answer_tx, event_tx));
         let qmp = Self {
@@ -315,5 +318,70 @@ mod tests {
             refused.to_string(),
             "QEMU refuses qmp_capabilities: not now"
         );
+    }
+
+    /// Memory of this process, in KiB.
+    fn resident() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let row = status.lines().find_map(|row| row.strip_prefix("VmRSS:"));
+        let row = row.unwrap().trim().trim_end_matches(" kB");
+        row.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_is_an_error() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        tokio::spawn(async move { while theirs.write_all(&[b'['; 65536]).await.is_ok() {} });
+        let endless = Qmp::connect(ours).await;
+        assert!(matches!(endless, Err(QmpError::Io(_))));
+    }
+
+    #[tokio::test]
+    async fn a_qemu_that_floods_us_takes_little_memory() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let flood = tokio::spawn(async move {
+            theirs
+                .write_all(b"{\"return\":{},\"id\":1}\n")
+                .await
+                .unwrap();
+            // Late answers, as large in memory as a line can be made.
+            let zeros = "0,".repeat(100_000);
+            let line = format!("{{\"return\":[{zeros}0],\"id\":0}}\n");
+            for _ in 0..100 {
+                theirs.write_all(line.as_bytes()).await.unwrap();
+                theirs
+                    .write_all(b"{\"event\":\"X\",\"data\":[[[[]]]]}\n")
+                    .await
+                    .unwrap();
+            }
+            theirs
+        });
+        let qmp = Qmp::connect(ours).await.unwrap();
+        let before = resident();
+        let _theirs = flood.await.unwrap();
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 100 * 1024, "{grown} KiB more");
+        drop(qmp);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_lines_make_it_panic_or_wait(
+            lines in proptest::collection::vec(".{0,60}", 0..6),
+            event in "(SHUTDOWN|RESET|BLOCK_IO_ERROR|GUEST_PANICKED)",
+            data in "(null|1|\\[\\]|\\{\"guest\":1\\}|\\{\"reason\":\\[\\]\\})",
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let (ours, mut theirs) = UnixStream::pair().unwrap();
+                let said = format!("{{\"event\":\"{event}\",\"data\":{data}}}\n{}\n", lines.join("\n"));
+                theirs.write_all(said.as_bytes()).await.unwrap();
+                theirs.shutdown().await.unwrap();
+                assert!(Qmp::connect(ours).await.is_err());
+            });
+        }
     }
 }

@@ -162,6 +162,15 @@ pub(super) fn forwarded_port(table: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_table_makes_it_panic(table in "(TCP\\[(ESTABLISHED|HOST_FORWARD)\\]|[ \n]|10\\.0\\.2\\.[0-9]{1,4}|[0-9]{1,7}|.){0,60}") {
+            prop_assert!(accepted(&table, 22) <= table.len());
+            let _ = forwarded_port(&table);
+        }
+    }
 
     const TABLE: &str = "Hub -1 (network):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  \
          TCP[SYN_SENT]  14       127.0.0.1 40000       10.0.2.15    22     0     0\n  \

@@ -18,7 +18,7 @@ use super::{
     guest::{self, Running},
     limits::Limits,
     qmp::Qmp,
-    ready,
+    ready, version,
 };
 use crate::{
     cgroup,
@@ -29,7 +29,7 @@ use crate::{
     },
     machine::{GuestSpec, StartError},
     namespace::{self, Isolation, Namespace, Process, Rlimits, SYSTEM_PATH},
-    network::{Network, filter, forward::Forwards, uplink::Uplink},
+    network::{Network, filter, forward::Forwards, keeper::Keeper},
     ssh::Session,
     tail::Tail,
 };
@@ -90,6 +90,8 @@ impl QemuMachine {
         let line = self.command_line(request, spec, memory, origin.incoming)?;
         let kvm = self.kvm_for(&spec.image);
         let limits = Limits::new(spec, line.memory_mib, memory, origin.size, kvm);
+        std::fs::create_dir_all(machine_dir(&spec.dir))
+            .map_err(|error| StartError::Host(format!("no directory for QEMU: {error}")))?;
         let ((), namespace) = tokio::try_join!(
             overlay(&origin.disk, origin.size, &spec.dir),
             self.namespace(spec, origin.visible, limits.together)
@@ -99,15 +101,13 @@ impl QemuMachine {
             None => None,
         };
         let guest_port = line.guest_port;
+        let own = machine_dir(&spec.dir);
         // The rules are loaded: what QEMU does before there is an uplink leads
         // nowhere.
         let ((uplink, forwards), qemu) = tokio::try_join!(
             connect(&namespace, spec, self.isolation),
-            execute(&namespace, line, &spec.dir, ram, limits.process)
+            execute(&namespace, line, &own, ram, limits.process)
         )?;
-        if let Some(pid) = uplink.as_ref().and_then(Uplink::pid) {
-            namespace.count_in(pid);
-        }
         let host_port = match self.isolation {
             Isolation::Namespaces => None,
             Isolation::None => Some(host_port(&qemu.qmp).await?),
@@ -170,7 +170,7 @@ impl QemuMachine {
             .map(|cgroups| cgroup::Plan { cgroups, limits });
         config.files.visible = spec.image.files();
         config.files.visible.extend(visible);
-        config.files.own = Some(spec.dir.clone());
+        config.files.own = Some(machine_dir(&spec.dir));
         if let (Network::Public { allow }, Isolation::Namespaces) = (&spec.network, self.isolation)
         {
             let rules = filter::ruleset(allow).map_err(|error| {
@@ -239,9 +239,15 @@ impl Stopwatch {
     }
 }
 
+/// What QEMU may write. kiln's own files (sockets, uploads) are beside it, so
+/// that nobody inside can put something else in their place.
+pub(super) fn machine_dir(dir: &Path) -> PathBuf {
+    dir.join("machine")
+}
+
 /// The guest's own layer of its disk.
 pub(super) fn overlay_path(dir: &Path) -> PathBuf {
-    dir.join("disk.qcow2")
+    machine_dir(dir).join("disk.qcow2")
 }
 
 /// Checks an image's disk; what lies over it is ours.
@@ -291,14 +297,14 @@ async fn connect(
     namespace: &Namespace,
     spec: &GuestSpec,
     isolation: Isolation,
-) -> Result<(Option<Uplink>, Forwards), StartError> {
+) -> Result<(Option<Keeper>, Forwards), StartError> {
     let host = |error: String| StartError::Host(error);
     if spec.network == Network::None || isolation == Isolation::None {
         let none = Forwards::open(namespace, &[], None).await;
         return Ok((None, none.map_err(|error| host(error.to_string()))?));
     }
     let (uplink, forwards) = tokio::join!(
-        Uplink::start(namespace.init_pid()),
+        Keeper::start(namespace),
         Forwards::open(namespace, spec.network.allowed(), spec.farm.as_ref()),
     );
     let forwards = forwards.map_err(|error| host(error.to_string()))?;
@@ -372,7 +378,8 @@ async fn execute(
                     "the image's disk is damaged{said}"
                 )));
             }
-            Err(StartError::Host(format!("{error}{said}")))
+            let remark = version::remark(&program).await;
+            Err(StartError::Host(format!("{error}{remark}{said}")))
         }
     }
 }
@@ -399,6 +406,7 @@ async fn host_port(qmp: &Qmp) -> Result<u16, StartError> {
         .ok_or_else(|| StartError::Host("QEMU does not tell the guest's SSH port".into()))
 }
 
+/// What the kernel thinks that it can give, in MiB.
 pub(super) fn available_memory_mib() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let row = text

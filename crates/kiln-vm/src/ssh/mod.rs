@@ -8,6 +8,8 @@
 mod channel;
 mod door;
 mod handler;
+#[cfg(test)]
+mod hostile;
 mod marker;
 
 use std::{sync::Arc, time::Duration};

@@ -16,7 +16,7 @@ use kiln_vm::{
     },
 };
 
-use super::paths;
+use super::{namespaces::Settings, paths};
 use crate::exit::Failure;
 
 /// What was found out about KVM, in the cache.
@@ -107,7 +107,12 @@ async fn isolation(helper: &Path) -> Result<Isolation, Failure> {
             tracing::info!(reason, "no namespaces");
             Ok(Isolation::None)
         }
-        Err(error) => Err(Failure::host(error)),
+        Err(error) => {
+            let (cause, remedy) = Settings::read().cause(helper);
+            Err(Failure::host(format!(
+                "namespaces can be made here and not used: {error}; {cause}: {remedy}"
+            )))
+        }
     }
 }
 

@@ -5,5 +5,6 @@ pub mod apt;
 pub mod files;
 pub mod locked;
 pub mod machine;
+pub mod namespaces;
 pub mod paths;
 pub mod scratch;

@@ -10,5 +10,6 @@ mod manifests;
 mod options;
 mod signals;
 mod strange_images;
-mod support;
+pub mod support;
 mod tasks;
+mod templates;

@@ -23,6 +23,7 @@ mod here;
 mod hold;
 mod image_checks;
 mod images;
+mod jail;
 mod kept;
 mod logins;
 mod network;

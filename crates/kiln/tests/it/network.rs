@@ -14,7 +14,7 @@ const TRY: &str = r#"
 
 /// This host's own address in the network around it; none where there is none.
 /// Connecting a datagram socket sends nothing.
-fn own_address() -> Option<Ipv4Addr> {
+pub fn own_address() -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     socket.connect("198.51.100.1:9").ok()?;
     match socket.local_addr().expect("an address").ip() {

@@ -31,7 +31,7 @@ use super::{
         guest::{self, StartedFrom},
         start::{self, Stopwatch},
     },
-    About, Boot, DISK, FileStamp, MEMORY, RemovedOnDrop, Templates, UNFINISHED, directories,
+    About, Boot, DISK, FileStamp, MEMORY, RemovedOnDrop, STATE, Templates, UNFINISHED, directories,
     freeze, key, last_use, memory, note_use, private_dir, read_about, rehearsal,
     restore::{self, Start},
     stamps, write_about,
@@ -257,7 +257,7 @@ impl Keepable {
             .dir
             .join(format!("{UNFINISHED}{}", self.name));
         let _ = fs::remove_dir_all(&work);
-        private_dir(&work)?;
+        private_dir(&start::machine_dir(&work))?;
         Ok(Work {
             dir: RemovedOnDrop(work),
             _lock: lock,
@@ -363,9 +363,8 @@ fn host_boot() -> String {
 /// What a directory's files take on the disk, in bytes.
 fn space(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let blocks = entries.filter_map(|entry| Some(entry.metadata().ok()?.blocks()));
-    blocks.sum::<u64>() * 512
+    let files = [MEMORY, STATE, DISK].map(|name| fs::metadata(dir.join(name)));
+    files.iter().flatten().map(|meta| meta.blocks() * 512).sum()
 }
 
 /// Moves a file, also to another file system.

@@ -88,9 +88,14 @@ fn remember(all: &mut Vec<(FileId, Arc<OwnedFd>)>, id: FileId, memory: Arc<Owned
     all.push((id, memory));
 }
 
-/// Loads memory from a file, for any number of guests.
-fn load(path: &Path) -> io::Result<OwnedFd> {
-    let memory = load_own(path)?;
+/// Loads memory, or a state, from a file, for any number of guests.
+///
+/// The file itself is for no QEMU: whoever holds a descriptor of it may open
+/// it once more by `/proc/self/fd`, and the mount that it was opened by is the
+/// host's, where it may be written.
+pub(super) fn load(path: &Path) -> io::Result<OwnedFd> {
+    let mut memory = load_own(path)?;
+    memory.rewind()?;
     seal(&memory)?;
     Ok(memory.into())
 }

@@ -50,13 +50,19 @@ pub(super) use rehearsal::perform as rehearse;
 
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
-const DISK: &str = "disk.qcow2";
+/// Where QEMU writes it while the template is made. The only one that the
+/// QEMU of a clone sees.
+const DISK: &str = "machine/disk.qcow2";
 const ABOUT: &str = "about.json";
 /// Being made; the rest of the name is of no meaning.
 const UNFINISHED: &str = ".new-";
 
 /// How many templates are kept, of a few hundred megabytes each.
 const KEPT: usize = 8;
+
+/// Free space without which no template is begun, in bytes: a guest whose disk
+/// runs full while it boots ends in strange ways.
+const SPACE: u64 = 512 << 20;
 
 /// When a mark beside the templates is of no use any more.
 const FORGOTTEN: Duration = Duration::from_hours(30 * 24);
@@ -224,6 +230,7 @@ impl Templates {
     async fn make(&self, boot: &Boot<'_>, key: &Key, dir: &Path) -> Result<bool, Failed> {
         private_dir(&self.dir)
             .map_err(|error| self.trouble("templates can't be kept in", &error))?;
+        self.enough_space()?;
         let lock = File::create(self.lock_path(key.name()));
         let lock = lock.map_err(|error| self.trouble("no lock in", &error))?;
         let asked = SystemTime::now();
@@ -253,6 +260,20 @@ impl Templates {
         made
     }
 
+    fn enough_space(&self) -> Result<(), String> {
+        let free = rustix::fs::statvfs(&self.dir)
+            .map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        if free >= SPACE {
+            return Ok(());
+        }
+        Err(format!(
+            "{}: {} MiB are free, a template needs {} MiB",
+            self.dir.display(),
+            free >> 20,
+            SPACE >> 20
+        ))
+    }
+
     /// A sentence about this directory.
     fn trouble(&self, what: &str, error: &io::Error) -> String {
         format!("{what} {}: {error}", self.dir.display())
@@ -265,7 +286,11 @@ impl Templates {
         private_dir(&work).map_err(|error| self.trouble("no space in", &error))?;
         let work = RemovedOnDrop(work);
         let name = &boot.spec.image.name;
-        tracing::warn!("{name} has no template here yet: making one, so that guests start at once");
+        let why = match dir.exists() {
+            true => "'s template here was cut short or changed: making another",
+            false => " has no template here yet: making one",
+        };
+        tracing::warn!("{name}{why}, so that guests start at once");
         let login = match freeze::guest(boot, &work.0).await? {
             freeze::Frozen::Unsuited(reason) => {
                 tracing::info!("{} gets no template: {reason}", boot.spec.image.name);

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::MetadataExt as _},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,11 +18,11 @@ use super::{
         guest::StartedFrom,
         qmp::Qmp,
         ready,
-        start::{Origin, Started, Stopwatch},
+        start::{Origin, Started, Stopwatch, available_memory_mib},
     },
-    Boot, DISK, STATE,
+    Boot, DISK, MEMORY, STATE,
     freeze::ignore_shared,
-    identity, read_about,
+    identity, memory, read_about,
 };
 use crate::{agent::Agent, session::Session};
 
@@ -64,12 +64,14 @@ impl Start<'_> {
             }
             None => (boot.templates.memory(self.template), Ram::Private),
         };
-        let visible = [Some(self.template), self.base].into_iter().flatten();
+        let dirs = [Some(self.template), self.base].into_iter().flatten();
+        // Only what QEMU needs of them: its own directory.
+        let visible = dirs.filter_map(|dir| Some(dir.join(DISK).parent()?.to_owned()));
         Origin {
             ram: Some(ram),
             incoming: true,
             disk: self.template.join(DISK),
-            visible: visible.map(Path::to_owned).collect(),
+            visible: visible.collect(),
             size: boot.size,
         }
     }
@@ -82,6 +84,7 @@ pub(super) async fn guest(
     from: StartedFrom,
 ) -> Result<Arc<QemuGuest>, Failed> {
     let mut watch = Stopwatch::start();
+    enough_memory(boot, start.template).map_err(Failed::Launch)?;
     let origin = start.origin(boot);
     let started = boot
         .machine
@@ -103,6 +106,30 @@ pub(super) async fn guest(
             Err(Failed::Revive(reason))
         }
     }
+}
+
+/// A clone has its template's memory beside its own.
+fn enough_memory(boot: &Boot<'_>, template: &Path) -> Result<(), String> {
+    let line = boot
+        .machine
+        .command_line(boot.request, boot.spec, Some(Ram::Private), true);
+    let own = u64::from(line.map_err(|error| error.to_string())?.memory_mib);
+    // Blocks are of 512 bytes (stat(2)); 2048 are a MiB.
+    let frozen = std::fs::metadata(template.join(MEMORY)).map_or(0, |meta| meta.blocks() / 2048);
+    match available_memory_mib() {
+        Some(available) => fits(own, frozen, available),
+        None => Ok(()),
+    }
+}
+
+/// All in MiB.
+fn fits(own: u64, frozen: u64, available: u64) -> Result<(), String> {
+    if own.saturating_add(frozen) <= available {
+        return Ok(());
+    }
+    Err(format!(
+        "it needs {frozen} MiB of memory beside the guest's {own} MiB, {available} MiB are available"
+    ))
 }
 
 async fn revive(
@@ -137,7 +164,7 @@ async fn enter(boot: &Boot<'_>, started: Started, template: &Path) -> Result<Ses
 
 async fn load(qmp: &Qmp, template: &Path) -> Result<(), String> {
     let text = |error: super::super::qmp::QmpError| error.to_string();
-    let state = File::open(template.join(STATE)).map_err(|error| error.to_string())?;
+    let state = memory::load(&template.join(STATE)).map_err(|error| error.to_string())?;
     ignore_shared(qmp).await?;
     qmp.give(STATE, state.as_fd()).await.map_err(text)?;
     let uri = json!({ "uri": format!("fd:{STATE}") });
@@ -152,4 +179,16 @@ async fn load(qmp: &Qmp, template: &Path) -> Result<(), String> {
         }
     }
     qmp.execute("cont", json!({})).await.map(drop).map_err(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn a_host_without_memory_for_a_template_says_how_much_is_missing() {
+        assert!(fits(1024, 180, 1204).is_ok());
+        let lacking = fits(1024, 180, 1203).unwrap_err();
+        assert!(lacking.contains("needs 180 MiB of memory beside the guest's 1024 MiB, 1203 MiB"));
+    }
 }

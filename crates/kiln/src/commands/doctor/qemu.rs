@@ -2,17 +2,19 @@
 
 use std::{path::Path, process::Stdio};
 
-use kiln_vm::{namespace::SYSTEM_PATH, qemu};
+use kiln_vm::{
+    namespace::SYSTEM_PATH,
+    qemu::{
+        self,
+        version::{self, OLDEST},
+    },
+};
 use tokio::process::Command;
 
 use super::{
     finding::Finding,
     programs::{self, install},
 };
-
-/// Older ones have no words that kiln uses, nor do they read images that are
-/// packed with zstd.
-const OLDEST: (u32, u32) = (5, 2);
 
 /// kiln's names of the architectures that it knows a QEMU for.
 const ARCHS: &[(&str, &str)] = &[
@@ -90,7 +92,7 @@ async fn version_of(binary: &Path) -> Option<String> {
 }
 
 fn judge(binary: &str, said: Option<&str>) -> Finding {
-    let Some((major, minor)) = said.and_then(version) else {
+    let Some((major, minor)) = said.and_then(version::parse) else {
         return Finding::broken(
             format!("QEMU: {binary} --version says nothing that makes sense"),
             "run it by hand, and reinstall it",
@@ -109,27 +111,9 @@ fn judge(binary: &str, said: Option<&str>) -> Finding {
     Finding::ok(what)
 }
 
-/// `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)` is 7.2.
-fn version(said: &str) -> Option<(u32, u32)> {
-    let number = said.split_once("version ")?.1;
-    let mut parts = number.split(|character: char| !character.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_read_as_distributions_write_them() {
-        assert_eq!(
-            version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)"),
-            Some((7, 2))
-        );
-        assert_eq!(version("QEMU emulator version 10.0-rc1"), Some((10, 0)));
-        assert_eq!(version("QEMU emulator version x"), None);
-        assert_eq!(version("sh: not found"), None);
-    }
 
     #[test]
     fn an_old_qemu_is_in_the_way() {

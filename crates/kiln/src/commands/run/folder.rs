@@ -7,7 +7,8 @@
 //!     log              the job's log
 //!     build/log        the log of task build
 //!     artifacts/
-//!     .guest/          disk, sockets, uploads; gone when the run is
+//!     .guest/          sockets, uploads; gone when the run is
+//!         machine/     the disk; all of this that QEMU sees
 //! ```
 //!
 //! A run that was killed leaves `.guest` behind; the next one clears it. The

@@ -303,9 +303,10 @@ async fn machine(
         ui::warning(&format!("{reason}; {TCG_WARNING}"));
     }
     if host.machine.isolation == kiln_vm::namespace::Isolation::None && !args.no_network {
-        ui::warning(
-            "this host forbids user namespaces, so the guest has no network; see `kiln doctor`",
-        );
+        let (cause, _) = host::namespaces::Settings::read().cause(&host.machine.helper);
+        ui::warning(&format!(
+            "this host forbids user namespaces, so the guest has no network: {cause}; see `kiln doctor`"
+        ));
     }
     Ok((Box::new(host.machine), image))
 }

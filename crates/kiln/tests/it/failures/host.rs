@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, process::Command};
 
 use super::support::{
-    FOR_EVER, Images, Process, all_gone, family, manifest, member, scratch_is_gone,
+    FOR_EVER, Images, Process, all_gone, family, manifest, member, own_mounts, scratch_is_gone,
     tells_nothing_of_the_host,
 };
 use crate::harness::{self, Ended, IMAGE, Kiln, Running, Turn};
@@ -14,12 +14,9 @@ fn small_disk(size: &str) -> Vec<String> {
     let mount = format!(
         "mkdir -p \"$XDG_STATE_HOME\" && mount -t tmpfs -o size={size} none \"$XDG_STATE_HOME\" && exec \"$@\""
     );
-    let unshare: &[&str] = match rustix::process::geteuid().is_root() {
-        true => &["unshare", "--mount"],
-        false => &["unshare", "--mount", "--map-root-user"],
-    };
-    let words = unshare.iter().copied().chain(["sh", "-c", &mount, "sh"]);
-    words.map(str::to_owned).collect()
+    let mut words = own_mounts();
+    words.extend(["sh", "-c", &mount, "sh"].map(str::to_owned));
+    words
 }
 
 #[test]
@@ -128,6 +125,24 @@ fn a_host_that_forbids_namespaces_runs_a_guest_without_network_and_keeps_nothing
     running.signal(rustix::process::Signal::KILL);
     running.end();
     all_gone(&family);
+}
+
+/// As Ubuntu's rule does: the kernel says no (here because of a chroot), and
+/// the setting says why.
+const APPARMOR: &str = "mount -t tmpfs none /proc/sys/kernel && \
+    echo 1 >/proc/sys/kernel/apparmor_restrict_unprivileged_userns && \
+    mkdir \"$HOME/root\" && mount --rbind / \"$HOME/root\" && exec chroot \"$HOME/root\" \"$@\"";
+
+#[test]
+fn ubuntus_rule_against_namespaces_is_named() {
+    let images = Images::new();
+    images.with_functions("mute", "default_arch=amd64\nboot() { exit 7; }\n");
+    let kiln = Kiln::with_images(images.path());
+    let file = kiln.file("mute.yml", manifest("mute"));
+    let mut words = own_mounts();
+    words.extend(["sh", "-c", APPARMOR, "sh"].map(str::to_owned));
+    let ended = kiln.kiln(["run"]).arg(file).through(words).expect_status(3);
+    ended.expect_stderr("this host forbids user namespaces, so the guest has no network: AppArmor: kernel.apparmor_restrict_unprivileged_userns is 1; see `kiln doctor`");
 }
 
 #[test]

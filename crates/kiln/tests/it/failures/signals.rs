@@ -1,14 +1,21 @@
 //! Signals to kiln, and the death of any part of it.
 
-use std::time::Duration;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::support::{
-    FOR_EVER, Images, Process, all_gone, family, manifest, member, scratch_is_gone,
+    FOR_EVER, Images, Process, all_gone, eventually, family, manifest, member, scratch_is_gone,
     tells_nothing_of_the_host,
 };
-use crate::harness::{self, Ended, Kiln, Running};
+use crate::{
+    harness::{self, Ended, Kiln, Running},
+    network::own_address,
+};
 
 fn kill(process: &Process) {
     let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
@@ -27,6 +34,19 @@ fn kill_outright(running: Running) -> Ended {
         all_gone(&family);
     }
     ended
+}
+
+/// Says hello to whoever connects, from now on.
+fn answer_all(listener: TcpListener) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let answer = "HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
+            let _ = stream.and_then(|mut stream| {
+                let _ = stream.read(&mut [0; 1024]);
+                stream.write_all(answer.as_bytes())
+            });
+        }
+    });
 }
 
 fn stuck() -> Images {
@@ -107,7 +127,7 @@ fn a_killed_kiln_takes_its_guest_along_at_any_moment_and_the_next_run_tidies() {
     member(running.pid(), "-nodefaults");
     let killed = running.folder();
     kill_outright(running);
-    assert!(killed.join(".guest/disk.qcow2").exists());
+    assert!(killed.join(".guest/machine/disk.qcow2").exists());
     kiln.run("tasks:\n- hello: echo hi\n")
         .args(["--dummy"])
         .takes_turns(false)
@@ -145,15 +165,36 @@ fn a_dead_part_of_a_starting_guest_ends_the_run_with_a_reason() {
     }
 }
 
+/// Goes on once a file is there: what happens meanwhile is the test's.
+const UPLINK: &str = "tasks:\n\
+    - wait: |\n\
+    \x20   echo ready\n\
+    \x20   until curl -sfm 10 http://ADDRESS/hello; do sleep 1; done\n\
+    - next: echo went; sleep 600\n";
+
 #[test]
-fn a_build_without_its_uplink_goes_on_and_one_without_its_machine_ends_with_3() {
+fn a_build_goes_on_with_another_uplink_and_one_without_its_machine_ends_with_3() {
     let kiln = Kiln::new();
-    let manifest = "tasks:\n- wait: echo ready; sleep 3\n- next: echo went; sleep 600\n";
-    let running = kiln.run(manifest).start();
+    let Some(address) = own_address() else {
+        // A host without a network has no uplink to lose.
+        return;
+    };
+    let served = TcpListener::bind((address, 0)).expect("a port");
+    let address = served.local_addr().expect("an address").to_string();
+    let manifest = UPLINK.replace("ADDRESS", &address);
+    let running = kiln.run(&manifest).args(["--allow", &address]).start();
     running.wait_for_stdout("\nready");
-    let family = family(running.pid());
-    kill(&member(running.pid(), "slirp4netns"));
+    let first = member(running.pid(), "slirp4netns");
+    kill(&first);
+    running.wait_for_stderr("slirp4netns, the guest's uplink, ended");
+    eventually("another uplink", Duration::from_secs(30), || {
+        let now = family(running.pid()).into_iter();
+        let mut others = now.filter(|process| process.command.contains("slirp4netns"));
+        others.find(|process| *process != first)
+    });
+    answer_all(served);
     running.wait_for_stdout("\nwent");
+    let family = family(running.pid());
     kill(&member(running.pid(), "-nodefaults"));
     let ended = running.expect_status(3);
     all_gone(&family);

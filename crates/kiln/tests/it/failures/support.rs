@@ -230,3 +230,27 @@ pub fn scratch_is_gone(folder: &Path) {
         folder.display()
     );
 }
+
+/// Runs what follows where this program is in QEMU's place, for nobody else. The
+/// real one is there too, in the place of [`REAL_QEMU`].
+pub fn with_qemu(program: &Path) -> Vec<String> {
+    let mut words = own_mounts();
+    let mount = format!(
+        "mount --bind /usr/bin/qemu-system-x86_64 {REAL_QEMU} && mount --bind {} /usr/bin/qemu-system-x86_64 && exec \"$@\"",
+        program.display()
+    );
+    words.extend(["sh".into(), "-c".into(), mount, "sh".into()]);
+    words
+}
+
+/// Comes with the one that guests run in, and is used by none.
+pub const REAL_QEMU: &str = "/usr/bin/qemu-system-i386";
+
+/// Runs what follows where it may mount what only it sees.
+pub fn own_mounts() -> Vec<String> {
+    let words: &[&str] = match rustix::process::geteuid().is_root() {
+        true => &["unshare", "--mount"],
+        false => &["unshare", "--mount", "--map-root-user"],
+    };
+    words.iter().map(|&word| word.to_owned()).collect()
+}

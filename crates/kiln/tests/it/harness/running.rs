@@ -140,6 +140,11 @@ impl Running {
         folder(&self.runs, self.pid())
     }
 
+    /// The same, if it is there yet.
+    pub fn try_folder(&self) -> Option<PathBuf> {
+        self.folder_if_any()
+    }
+
     /// Waits until standard output has this text.
     #[track_caller]
     pub fn wait_for_stdout(&self, text: &str) -> &Self {
