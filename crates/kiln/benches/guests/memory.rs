@@ -22,7 +22,8 @@ impl Memory {
             let Ok(rollup) = rollup else {
                 continue;
             };
-            let name = name.trim().to_owned();
+            // The helper inside has executed itself by a descriptor.
+            let name = name.trim().replace("exe", "kiln");
             // The template is a memfd: pages of it that a guest has not written.
             let own = field(&rollup, "Pss_Anon:") + field(&rollup, "Pss_File:");
             *memory.own.entry(name.clone()).or_default() += own;

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use kiln_vm::{
     machine::{Exec, Guest as _},
     network::{Allowed, Network},
+    qemu::QemuGuest,
 };
 use serde_json::{Value, json};
 
@@ -19,6 +20,11 @@ use crate::{bare::Bare, farm::Farm};
 
 /// How long bytes are sent in each direction.
 const SENDING: Duration = Duration::from_secs(2);
+/// A first time, that does not count: an emulated processor translates each
+/// program when it first meets it.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// How long a guest that was just booted goes on starting its services.
+const SETTLING: Duration = Duration::from_secs(15);
 /// Where a guest finds its host.
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2));
 
@@ -90,7 +96,12 @@ pub async fn measure(farm: &Farm) -> Result<Vec<Path>> {
     let loopback = serve(Ipv4Addr::LOCALHOST)?;
     let bare = Bare::start(farm)?;
     bare.boots().await?;
-    let said = bare.output(&command(HOST, loopback.port())).await?;
+    tokio::time::sleep(SETTLING).await;
+    bare.output(&command(HOST, loopback.port(), WARM_UP))
+        .await?;
+    let said = bare
+        .output(&command(HOST, loopback.port(), SENDING))
+        .await?;
     let mut paths = vec![Path::read("bare user network", &said)?];
     drop(bare);
     paths.push(in_guest(farm, "kiln, forward", loopback, HOST).await?);
@@ -116,21 +127,26 @@ async fn in_guest(
         }],
     };
     let guest = farm.machine.start_guest(&spec).await?;
-    let mut said = Vec::new();
-    let line = command(seen_at, server.port());
-    let code = guest.exec(Exec::new(&line), &mut said).await;
+    let said = async {
+        output(&guest, &command(seen_at, server.port(), WARM_UP)).await?;
+        output(&guest, &command(seen_at, server.port(), SENDING)).await
+    };
+    let said = said.await;
     guest.stop().await;
-    ensure!(
-        code?.success(),
-        "{name}: {}",
-        String::from_utf8_lossy(&said)
-    );
-    Path::read(name, &said)
+    Path::read(name, &said.context(name)?)
 }
 
-fn command(host: IpAddr, port: u16) -> String {
+/// What a command says in a guest of kiln's.
+async fn output(guest: &QemuGuest, line: &str) -> Result<Vec<u8>> {
+    let mut said = Vec::new();
+    let code = guest.exec(Exec::new(line), &mut said).await?;
+    ensure!(code.success(), "{}", String::from_utf8_lossy(&said));
+    Ok(said)
+}
+
+fn command(host: IpAddr, port: u16, sending: Duration) -> String {
     let program = kiln_core::guest_files::shell_quote(CLIENT);
-    format!("perl -e {program} {host} {port} {}", SENDING.as_secs())
+    format!("perl -e {program} {host} {port} {}", sending.as_secs())
 }
 
 /// An address of this host that is not of its loopback. Nothing is sent.

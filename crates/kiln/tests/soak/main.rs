@@ -41,7 +41,7 @@ const WARM_UP: usize = 5;
 const SETTLING: Duration = Duration::from_secs(10);
 /// By how much the process's own memory may grow. The allocator does not give
 /// back all that was free once, and its arenas fill by chance, some MiB in all;
-/// a leak of 16 KiB per guest is more than this in a thousand.
+/// a leak of 12 KiB per guest is more than this in a thousand.
 const TOLERANCE_KIB: u64 = 12 << 10;
 
 /// What may grow.
