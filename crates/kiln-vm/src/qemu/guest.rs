@@ -168,9 +168,9 @@ impl QemuGuest {
     }
 
     /// Nobody but the guest needs this directory.
-    pub(super) fn remove_at_end(&self, dir: PathBuf) {
+    pub(super) fn remove_at_end(&self, dir: RemovedOnDrop) {
         // Told once.
-        let _ = self.dir.set(RemovedOnDrop(dir));
+        let _ = self.dir.set(dir);
     }
 
     /// What makes up the guest.

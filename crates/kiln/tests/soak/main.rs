@@ -160,6 +160,11 @@ async fn row(what: &str, farm: &Farm, begun: Instant) -> Count {
 }
 
 fn compare(before: Count, after: Count) {
+    assert_eq!(
+        (after.processes, after.namespaces),
+        (0, 0),
+        "something of a guest is left: {after:?}"
+    );
     let grown = after.memory_kib.saturating_sub(before.memory_kib);
     assert!(
         grown <= TOLERANCE_KIB,
