@@ -25,7 +25,7 @@ bindir ?= $(prefix)/bin
 mandir ?= $(prefix)/share/man
 datadir ?= $(prefix)/share
 
-.PHONY: help build demo test check fmt clippy deny doc shell bench-start fuzz man install clean
+.PHONY: help build demo test check fmt clippy deny doc shell bench bench-start bench-density soak fuzz man install clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -70,11 +70,25 @@ shell: ## shellcheck of the scripts
 	shellcheck scripts/setup scripts/test-images scripts/count-tests .ci/run fuzz/run
 	shellcheck --exclude=SC1091,SC2034,SC2154 images/debian/genimg images/debian/guest-* images/debian/*/genimg
 
-bench-start: ## how long to the first task's output, by the seed's way, cold, from a template
+bench-start: ## how long to the first task's output, by the seed's way and by all of ours (BENCH_ROUNDS)
+	@$(MAKE) bench BENCH=start
+
+bench-density: ## what guests cost: memory, disk, many at once, the jail, the network's path
+	@$(MAKE) bench BENCH=density
+
+# BENCH_DIR: where the JSON goes; cargo runs benchmarks in the crate's directory.
+bench:
 	@scripts/setup build run images tests
 	cargo build --release --locked
 	@scripts/test-images $(KILN) $(KILN_TEST_IMAGES)
-	@scripts/bench-start $(KILN) $(KILN_TEST_IMAGES)
+	BENCH_DIR=$(CURDIR) cargo bench --locked -p kiln --bench guests -- $(BENCH)
+
+soak: ## start and end a thousand guests, and a hundred in tens; nothing may grow (SOAK_GUESTS, SOAK_PARALLEL)
+	@scripts/setup build run images tests
+	cargo build --release --locked
+	@scripts/test-images $(KILN) $(KILN_TEST_IMAGES)
+	SOAK_GUESTS=$${SOAK_GUESTS:-1000} SOAK_PARALLEL=$${SOAK_PARALLEL:-100} \
+		cargo test --release --locked -p kiln --test soak -- --nocapture
 
 fuzz: ## run each fuzzer for FUZZ_SECONDS
 	@scripts/setup build fuzz

@@ -60,6 +60,8 @@ pub(super) struct Running {
     pub functions: Functions,
     pub image: Image,
     pub dir: PathBuf,
+    /// Whether the guest reaches anything.
+    pub networked: bool,
     pub stopping: AtomicBool,
 }
 
@@ -171,9 +173,14 @@ impl QemuGuest {
     }
 
     /// Nobody but the guest needs this directory.
-    pub(super) fn remove_at_end(&self, dir: PathBuf) {
+    pub(super) fn remove_at_end(&self, dir: RemovedOnDrop) {
         // Told once.
-        let _ = self.dir.set(RemovedOnDrop(dir));
+        let _ = self.dir.set(dir);
+    }
+
+    /// Whether it reaches anything at all.
+    pub(super) fn has_network(&self) -> bool {
+        self.running.networked
     }
 
     /// What makes up the guest.

@@ -20,7 +20,7 @@ use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -29,14 +29,16 @@ use std::{
 use async_trait::async_trait;
 use serde_json::json;
 use tokio::{
+    net::TcpStream,
     sync::{Notify, watch},
     task::JoinHandle,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
-use super::{QemuGuest, QemuMachine, command, start};
+use super::{QemuGuest, QemuMachine, command, start, template::RemovedOnDrop};
 use crate::{
     machine::{Guest, GuestSpec, Machine, StartError},
+    network::{self, Farm},
     session::Session,
 };
 
@@ -45,11 +47,15 @@ use crate::{
 const REFILL_AFTER: Duration = Duration::from_millis(500);
 /// How long after a guest could not be started the next one is tried.
 const PAUSE: Duration = Duration::from_secs(60);
+/// How long one that is taken may need to go on: whoever takes it would have
+/// booted another one by then.
+const WAKE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Guests of one image and shape.
 pub struct Pool {
     inner: Arc<Inner>,
-    filler: JoinHandle<()>,
+    /// None when it has ended.
+    filler: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Inner {
@@ -69,8 +75,22 @@ struct Inner {
 /// One that waits.
 struct Ready {
     guest: Arc<QemuGuest>,
+    farm: Arc<Later>,
     /// The image's version that it was started from.
     version: String,
+}
+
+/// The farm of whichever job takes the guest: until then nobody answers.
+#[derive(Debug, Default)]
+struct Later(OnceLock<Arc<dyn Farm>>);
+
+#[async_trait]
+impl Farm for Later {
+    async fn serve(&self, connection: TcpStream) {
+        if let Some(farm) = self.0.get() {
+            farm.serve(connection).await;
+        }
+    }
 }
 
 impl Pool {
@@ -89,7 +109,10 @@ impl Pool {
             number: AtomicU64::new(0),
         });
         let filler = tokio::spawn(fill(Arc::clone(&inner)));
-        Self { inner, filler }
+        Self {
+            inner,
+            filler: Mutex::new(Some(filler)),
+        }
     }
 
     /// How many guests are ready.
@@ -117,7 +140,12 @@ impl Pool {
                 ready.guest.stop().await;
                 continue;
             }
-            match wake(&ready.guest).await {
+            if let Some(farm) = &spec.farm {
+                // Nobody took it before.
+                let _ = ready.farm.0.set(Arc::clone(farm));
+            }
+            let woken = timeout(WAKE_DEADLINE, wake(&ready.guest)).await;
+            match woken.unwrap_or_else(|_| Err("it does not go on".into())) {
                 Ok(()) => return Some(ready.guest),
                 Err(reason) => {
                     tracing::warn!("a guest that was ready is of no use: {reason}");
@@ -130,16 +158,24 @@ impl Pool {
 
     /// Ends all guests that wait, and starts no more.
     pub async fn drain(&self) {
-        self.filler.abort();
+        if let Some(filler) = self.end_filler() {
+            // One that it was starting goes with it, and none is added later.
+            let _ = filler.await;
+        }
         while let Some(ready) = self.inner.pop() {
             ready.guest.stop().await;
         }
+    }
+
+    fn end_filler(&self) -> Option<JoinHandle<()>> {
+        let mut filler = self.filler.lock().unwrap_or_else(PoisonError::into_inner);
+        filler.take().inspect(JoinHandle::abort)
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.filler.abort();
+        self.end_filler();
     }
 }
 
@@ -183,6 +219,7 @@ impl Inner {
             && spec.image == shape.image
             && spec.memory_mib == shape.memory_mib
             && spec.cpus == shape.cpus
+            && spec.disk_mib == shape.disk_mib
             && spec.network == shape.network
     }
 
@@ -205,25 +242,33 @@ impl Inner {
         let dir = self
             .dir
             .join(format!("ready-{}-{number}", std::process::id()));
+        make(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let farm = Arc::new(Later::default());
         let spec = GuestSpec {
-            dir: make(&dir).map_err(|error| format!("{}: {error}", dir.display()))?,
+            dir: dir.clone(),
+            farm: Some(farm.clone()),
             ..self.shape.clone()
         };
+        // Also when no guest comes of it.
+        let dir = RemovedOnDrop(dir);
         let guest = self.machine.start_guest(&spec).await;
         let guest = guest.map_err(|error| error.to_string())?;
-        guest.remove_at_end(spec.dir);
+        guest.remove_at_end(dir);
         if let Err(reason) = settle(&guest).await {
             guest.stop().await;
             return Err(reason);
         }
-        Ok(Ready { guest, version })
+        Ok(Ready {
+            guest,
+            farm,
+            version,
+        })
     }
 }
 
-fn make(dir: &Path) -> std::io::Result<PathBuf> {
+fn make(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().mode(0o700).create(dir)?;
-    Ok(dir.to_owned())
+    std::fs::DirBuilder::new().mode(0o700).create(dir)
 }
 
 /// Keeps the pool filled.
@@ -259,6 +304,9 @@ async fn settle(guest: &QemuGuest) -> Result<(), String> {
     if let Session::Agent(agent) = &*guest.session() {
         super::template::rehearse(agent).await?;
     }
+    if guest.has_network() {
+        network::name(guest).await;
+    }
     let stopped = guest.running().qmp.execute("stop", json!({})).await;
     stopped.map(drop).map_err(|error| error.to_string())
 }
@@ -269,4 +317,101 @@ async fn wake(guest: &QemuGuest) -> Result<(), String> {
     let continued = running.qmp.execute("cont", json!({})).await;
     continued.map_err(|error| error.to_string())?;
     super::template::renew(&guest.session(), &running.image.arch).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        image::Image,
+        machine::{Login, Preparation},
+        namespace::Isolation,
+        network::Network,
+        qemu::Templates,
+    };
+
+    /// A pool on a host where no guest can be started.
+    fn inner(dir: &Path) -> Inner {
+        let image = Image {
+            name: "debian/bookworm".into(),
+            arch: "amd64".into(),
+            base: dir.join("images"),
+            dir: dir.join("images/debian/bookworm"),
+            login: Login::default(),
+        };
+        Inner {
+            machine: QemuMachine {
+                helper: dir.join("no-helper"),
+                isolation: Isolation::Namespaces,
+                kvm: false,
+                boot_deadline: Duration::from_secs(1),
+                templates: Some(Templates::new(dir.join("templates"))),
+                cgroups: None,
+            },
+            shape: GuestSpec {
+                image,
+                memory_mib: None,
+                cpus: 2,
+                network: Network::None,
+                disk_mib: None,
+                farm: None,
+                preparation: None,
+                dir: PathBuf::new(),
+            },
+            dir: dir.join("pool"),
+            size: 1,
+            ready: Mutex::default(),
+            count: watch::channel(0).0,
+            taken: Notify::new(),
+            number: AtomicU64::new(0),
+        }
+    }
+
+    #[test]
+    fn a_job_that_needs_another_guest_is_given_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = inner(dir.path());
+        let wanted = GuestSpec {
+            dir: dir.path().to_owned(),
+            ..pool.shape.clone()
+        };
+        assert!(pool.fits(&wanted));
+        let others: [fn(&mut GuestSpec); 5] = [
+            |spec| spec.cpus = 1,
+            |spec| spec.memory_mib = Some(512),
+            |spec| spec.network = Network::Public { allow: Vec::new() },
+            |spec| spec.image.name = "debian/trixie".into(),
+            |spec| {
+                spec.preparation = Some(Preparation {
+                    owner: "1000".into(),
+                    repositories: Vec::new(),
+                    packages: vec!["jq".into()],
+                    max_age: Duration::from_secs(1),
+                    fresh: false,
+                });
+            },
+        ];
+        for change in others {
+            let mut other = wanted.clone();
+            change(&mut other);
+            assert!(!pool.fits(&other), "{other:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_could_not_be_started_leaves_no_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = inner(dir.path());
+        for made in [
+            &pool.dir,
+            &pool.shape.image.dir,
+            &dir.path().join("templates"),
+        ] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        assert!(pool.one().await.is_err());
+        // It came as far as that.
+        assert_eq!(pool.number.load(Ordering::Relaxed), 1);
+        assert_eq!(std::fs::read_dir(&pool.dir).unwrap().count(), 0);
+    }
 }

@@ -123,6 +123,7 @@ impl QemuMachine {
             functions: functions.clone(),
             image: spec.image.clone(),
             dir: spec.dir.clone(),
+            networked: spec.network != Network::None,
             stopping: AtomicBool::new(false),
         });
         Ok(Started {

@@ -31,7 +31,7 @@ const SUPPORTED: &str = r#"[ "$(uname -s)" = Linux ] && [ -d /run ] && [ -e /pro
 /// numbers of its own. `RNDADDENTROPY` would count, but `RNDRESEEDCRNG` makes
 /// the kernel use what was written at once (random(4)). The second /proc is for
 /// containers: where none is seen whole, the kernel lets no user namespace mount
-/// one (mount_namespaces(7)).
+/// one (mount_namespaces(7)). It is covered, so that nobody comes by.
 const RENEW: &str = r#"exec sudo -n perl -e '
 use strict; use warnings;
 $| = 1; print "ready\n";
@@ -49,10 +49,11 @@ my $uuid = $draw->();
 substr($uuid, 12, 1, "4"); substr($uuid, 16, 1, "a");
 $uuid =~ s/(.{8})(.{4})(.{4})(.{4})(.{12})/$1-$2-$3-$4-$5/;
 $write->("/run/kiln-boot-id", "$uuid\n");
-if (!-e "/run/kiln-proc") {
-  mkdir("/run/kiln-proc", 0700) or die "/run/kiln-proc: $!";
+if (!-e "/run/kiln") {
+  mkdir($_, 0700) or die "$_: $!" for "/run/kiln", "/run/kiln/proc";
   my $boot_id = "/proc/sys/kernel/random/boot_id";
-  system("mount -t proc proc /run/kiln-proc && mount --bind /run/kiln-boot-id $boot_id") == 0 or die "boot id: $?";
+  my $mounts = "mount -t proc proc /run/kiln/proc && mount -t tmpfs -o ro none /run/kiln && mount --bind /run/kiln-boot-id $boot_id";
+  system($mounts) == 0 or die "boot id: $?";
 }
 print "renewed\n";
 '"#;

@@ -61,6 +61,7 @@ def read(path):
 words = " ".join(sys.argv)
 control = socket.socket(fileno=int(re.search(r"id=control,fd=(\d+)", words)[1]))
 console = int(re.search(r"id=console,fd=(\d+)", words)[1])
+port = int(re.search(r"id=guest,fd=(\d+)", words)[1])
 memory = int(re.search(r"mem-path=/proc/self/fd/(\d+)", words)[1])
 overlay = re.search(r"file=([^ ]+),format=qcow2,cache=unsafe", words)[1]
 state = None
@@ -129,7 +130,7 @@ def emptied(path, size):
 
 
 def descriptors():
-    known = {0, 1, 2, control.fileno(), console, memory, state, report.fileno()}
+    known = {0, 1, 2, control.fileno(), console, port, memory, state, report.fileno()}
     others = set()
     for number in os.listdir("/proc/self/fd"):
         try:
