@@ -109,6 +109,8 @@ where
 async fn carry(mut guest: TcpStream, outside: SocketAddr) {
     match TcpStream::connect(outside).await {
         Ok(mut host) => {
+            // What comes in small pieces is not kept back for more.
+            let _ = (guest.set_nodelay(true), host.set_nodelay(true));
             let _ = tokio::io::copy_bidirectional(&mut guest, &mut host).await;
         }
         Err(error) => tracing::debug!(%outside, %error, "opened address answers not"),

@@ -375,6 +375,17 @@ fn memory(value: &str) -> Result<u32, String> {
     number.ok_or_else(|| format!("`functions` gives QEMU's -m `{value}`, which is no size"))
 }
 
+/// Whether the machine is the smallest of x86, which has no ACPI unless asked.
+pub(super) fn is_microvm(words: &[String]) -> bool {
+    words.windows(2).any(|pair| match pair {
+        [option, value] => {
+            ["-M", "-machine", "--machine"].contains(&option.as_str())
+                && (value.starts_with("microvm") || value.contains("type=microvm"))
+        }
+        _ => false,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

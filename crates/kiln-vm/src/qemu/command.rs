@@ -135,6 +135,11 @@ pub(super) fn build(
     line.words("-device virtio-rng-pci -device virtio-balloon-pci");
     if kiln_core::arch::same(hardware.arch, "x86_64") {
         line.words("-device pvpanic");
+        // A clone's kernel reseeds by itself where it knows this device, as Debian
+        // 13's does. A microvm has no place for it.
+        if !arguments::is_microvm(&request.arguments) {
+            line.words("-device vmgenid,guid=auto");
+        }
     }
     line.words("-chardev socket,id=control,fd={fd0} -mon chardev=control,mode=control");
     line.words("-chardev socket,id=console,fd={fd1} -serial chardev:console");
