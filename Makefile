@@ -66,9 +66,10 @@ deny: ## are the dependencies what deny.toml wants?
 doc: ## does the documentation build without warnings?
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --workspace --all-features --no-deps --document-private-items --locked
 
-shell: ## shellcheck of the scripts
+shell: ## shellcheck of the scripts, and whether Perl reads the guest's helper
 	shellcheck scripts/setup scripts/test-images scripts/count-tests .ci/run fuzz/run
-	shellcheck --exclude=SC1091,SC2034,SC2154 images/debian/genimg images/debian/guest-* images/debian/*/genimg
+	shellcheck --exclude=SC1091,SC2034,SC2154 images/debian/genimg images/debian/guest-[dis]* images/debian/*/genimg
+	perl -cw images/debian/guest-agent
 
 bench-start: ## how long to the first task's output, by the seed's way and by all of ours (BENCH_ROUNDS)
 	@$(MAKE) bench BENCH=start
