@@ -148,6 +148,12 @@ impl Agent {
         self.ask(b'V', variables).await
     }
 
+    /// Sets the umask and the limits of commands: those of a login, as its
+    /// `umask` and its `/proc/self/limits` say.
+    pub(crate) async fn set_bounds(&self, said: &[u8]) -> Result<Result<(), String>, GuestError> {
+        self.ask(b'B', said).await
+    }
+
     /// Makes the guest a machine of its own: `line` has the time and random
     /// bytes.
     pub(crate) async fn renew(&self, line: &str) -> Result<Result<(), String>, GuestError> {

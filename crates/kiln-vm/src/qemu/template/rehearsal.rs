@@ -27,6 +27,8 @@ const MAX_SAID: usize = 256 << 10;
 
 /// All that a command sees of its login. `_` and `SHLVL` are the shell's own.
 const LOOK: &str = "ulimit -a; ulimit -Ha; umask; id; pwd; env -0 | sort -z | grep -zv -e ^_= -e ^SHLVL= | tr '\\0' '\\n'";
+/// What binds its commands.
+const BOUNDS: &str = "umask; cat /proc/self/limits";
 /// The variables of a login, zero-separated, without what each shell sets.
 const ENVIRONMENT: &str = "env -0 | grep -zv -e ^_= -e ^SHLVL= -e ^PWD= -e ^OLDPWD=";
 
@@ -86,7 +88,8 @@ async fn rehearse(agent: &Agent, session: &Session) -> Result<String, String> {
     agent.login().await.map_err(|error| error.to_string())
 }
 
-/// Gives the helper the environment of a login, and compares the two.
+/// Gives the helper the environment and the bounds of a login, and compares the
+/// two.
 async fn align(agent: &Agent, session: &Session) -> Result<(), String> {
     let words = |error: GuestError| error.to_string();
     let mut variables = Bounded::new(MAX_SAID);
@@ -98,6 +101,13 @@ async fn align(agent: &Agent, session: &Session) -> Result<(), String> {
     let variables = variables.bytes;
     let variables = variables.strip_suffix(b"\0").unwrap_or(&variables);
     agent.set_environment(variables).await.map_err(words)??;
+    let mut bounds = Bounded::new(MAX_SAID);
+    let exec = Exec {
+        stderr: Stderr::Dropped,
+        ..Exec::new(BOUNDS)
+    };
+    session.exec(exec, &mut bounds).await.map_err(words)?;
+    agent.set_bounds(&bounds.bytes).await.map_err(words)??;
     let (mut by_login, mut by_helper) = (Bounded::new(MAX_SAID), Bounded::new(MAX_SAID));
     let look = Exec::new(LOOK);
     session.exec(look, &mut by_login).await.map_err(words)?;
