@@ -252,14 +252,15 @@ pub struct DoctorArgs {
     pub images: ImagesArgs,
 }
 
-/// `90s`, `45m`, `1h30m`; a bare number is seconds.
+/// As [`duration`], or no time at all.
 fn duration_or_none(text: &str) -> Result<Duration, String> {
-    match text {
+    match text.trim_end_matches(['s', 'm', 'h', 'd']) {
         "0" => Ok(Duration::ZERO),
-        text => duration(text),
+        _ => duration(text),
     }
 }
 
+/// `90s`, `45m`, `1h30m`; a bare number is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time; write it like 90s, 45m, 1h30m or 2d");
     let mut seconds = 0u64;

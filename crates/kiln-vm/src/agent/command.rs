@@ -5,11 +5,15 @@ use tokio::{
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
     sync::{mpsc, oneshot},
     task::JoinHandle,
+    time::timeout,
 };
 
-use super::{Closed, Port, Slot, frame, frame::Frames, give_back, lost, next, nonsense, reason};
+use super::{
+    ANSWER_DEADLINE, Closed, Port, Slot, frame, frame::Frames, give_back, lost, next, nonsense,
+    reason,
+};
 use crate::{
-    machine::{ExitCode, GuestError, Stdin},
+    machine::{ExitCode, GuestError, Sink, Stdin},
     session::Said,
 };
 
@@ -99,11 +103,24 @@ impl Output {
         }
     }
 
+    /// Passes all on to this sink, without standard error where that is apart.
+    pub(super) async fn pass_to(&mut self, sink: &mut dyn Sink) -> Result<ExitCode, GuestError> {
+        loop {
+            match self.next().await? {
+                Said::Out(bytes) => sink.write(&bytes).await.map_err(GuestError::Output)?,
+                Said::Err(_) => {}
+                Said::Exit(code) => return Ok(code),
+            }
+        }
+    }
+
     /// The port is free again.
     async fn end(&mut self) -> Result<(), GuestError> {
         let (ended, writer) = self.writer.take().ok_or(GuestError::Connection)?;
         let _ = ended.send(());
-        let write = writer.await.map_err(|error| lost(&error.into()))?;
+        let write = timeout(ANSWER_DEADLINE, writer).await;
+        let write = write.map_err(|_| GuestError::Connection)?;
+        let write = write.map_err(|error| lost(&error.into()))?;
         let frames = self.frames.take().ok_or(GuestError::Connection)?;
         let closed = self.closed.clone();
         give_back(

@@ -32,7 +32,6 @@ use tokio::{
 use crate::{
     machine::{Command, Exec, ExitCode, File, GuestError, Put, Sink, Stderr, Stdin},
     qemu::qmp::Events,
-    session::Said,
 };
 pub use command::{Input, Output};
 use frame::{Frame, Frames, MAX_BODY};
@@ -67,9 +66,9 @@ struct Port {
 
 impl Port {
     async fn send(&mut self, kind: u8, body: &[u8]) -> Result<(), GuestError> {
-        frame::send(&mut self.write, kind, body)
-            .await
-            .map_err(|error| lost(&error))
+        let sent = timeout(ANSWER_DEADLINE, frame::send(&mut self.write, kind, body)).await;
+        let sent = sent.map_err(|_| GuestError::Connection)?;
+        sent.map_err(|error| lost(&error))
     }
 
     async fn next(&mut self) -> Result<Frame, GuestError> {
@@ -227,19 +226,14 @@ impl Agent {
         let (mut said, input) = self.start([how, from], &exec.command).await?;
         let mut fed = from == "null";
         let mut feed = std::pin::pin!(input.feed(exec.stdin));
+        // One future for all of it: the last piece gives the port back, and
+        // must not be dropped in the middle of that.
+        let mut answer = std::pin::pin!(said.pass_to(output));
         loop {
-            let piece = tokio::select! {
+            tokio::select! {
                 // A command need not read all it is given.
-                () = &mut feed, if !fed => {
-                    fed = true;
-                    continue;
-                }
-                piece = said.next() => piece?,
-            };
-            match piece {
-                Said::Out(bytes) => output.write(&bytes).await.map_err(GuestError::Output)?,
-                Said::Err(_) => {}
-                Said::Exit(code) => return Ok(code),
+                () = &mut feed, if !fed => fed = true,
+                code = &mut answer => return code,
             }
         }
     }
@@ -427,6 +421,18 @@ mod tests {
         assert!(agent.is_closed());
         let next = agent.exec(Exec::new("x"), &mut output).await;
         assert!(matches!(next, Err(GuestError::Connection)));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_ends_before_it_has_read_its_input_tells_its_status() {
+        let input = vec![0; 4 << 20];
+        for _ in 0..50 {
+            let (agent, _tell) = helper(frames(&[(b'S', b"3"), (b'K', b"")]), false).await;
+            let exec = Exec::with_stdin("x", &input);
+            let code = timeout(ANSWER_DEADLINE, agent.exec(exec, &mut Vec::new())).await;
+            assert_eq!(code.expect("an answer").unwrap(), ExitCode(3));
+            assert!(agent.renew("1 2 3").await.unwrap().is_ok());
+        }
     }
 
     #[tokio::test]

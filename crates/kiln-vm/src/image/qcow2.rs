@@ -128,10 +128,10 @@ fn parse(header: &[u8]) -> Result<Disk, Refused> {
 ///
 /// # Errors
 /// [`Refused`].
-pub fn inspect_layer(path: &Path, below: &Path) -> Result<(), Refused> {
+pub fn inspect_layer(layer: &File, below: &Path) -> Result<(), Refused> {
     let mut header = Vec::new();
     let limit = (HEADER_LEN + MAX_BACKING) as u64;
-    File::open(path)?.take(limit).read_to_end(&mut header)?;
+    layer.take(limit).read_to_end(&mut header)?;
     if header.get(..4) != Some(&MAGIC) {
         return Err(Refused::NotQcow2);
     }
@@ -190,7 +190,7 @@ mod tests {
             header.resize(200, 0);
             header.extend(name.bytes());
             std::fs::write(&path, header).unwrap();
-            inspect_layer(&path, Path::new("/base/disk"))
+            inspect_layer(&File::open(&path).unwrap(), Path::new("/base/disk"))
         };
         assert!(written("/base/disk", 0).is_ok());
         assert!(written("/etc/shadow", 0).is_err());

@@ -24,7 +24,7 @@ use tokio::{
 use super::QemuGuest;
 use crate::{
     image::functions::GUEST_PORT,
-    session::{Said, Session},
+    session::{Input, Output, Said, Session},
     socket,
 };
 
@@ -143,8 +143,8 @@ async fn serve_one(stream: UnixStream, host: &dyn Host) -> io::Result<()> {
         return Ok(());
     };
     let done = match serde_json::from_slice(&request)? {
-        Request::Ssh { port, command } => match host.session(port).await {
-            Ok(session) => return ssh(&session, &command, read, write).await,
+        Request::Ssh { port, command } => match pipe(host, port, &command).await {
+            Ok(piped) => return ssh(piped, read, write).await,
             Err(error) => Err(error),
         },
         Request::Boot { arch, port } => host.boot(&arch, port).await,
@@ -161,14 +161,22 @@ async fn serve_one(stream: UnixStream, host: &dyn Host) -> io::Result<()> {
     send(&mut write, EXIT, &status.to_be_bytes()).await
 }
 
+/// Starts the command. Two at once may find the helper in the guest free, which
+/// runs one: the other one asks again, and gets a login.
+async fn pipe(host: &dyn Host, port: u16, command: &str) -> Result<(Output, Input), String> {
+    if let Ok(piped) = host.session(port).await?.pipe(command).await {
+        return Ok(piped);
+    }
+    let piped = host.session(port).await?.pipe(command).await;
+    piped.map_err(|error| error.to_string())
+}
+
 async fn ssh(
-    session: &Session,
-    command: &str,
+    (mut output, input): (Output, Input),
     mut read: impl AsyncRead + Unpin,
     mut write: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
     let lost = |_| io::Error::from(io::ErrorKind::ConnectionReset);
-    let (mut output, input) = session.pipe(command).await.map_err(lost)?;
     let feed = async {
         while let Some((tag, bytes)) = receive(&mut read).await? {
             match tag {

@@ -149,6 +149,13 @@ impl QemuMachine {
         }
     }
 
+    /// The memory that a guest like this is given, in MiB.
+    async fn memory_mib(&self, spec: &GuestSpec) -> Result<u32, StartError> {
+        let (_, request, _) = self.ask(spec).await?;
+        let line = self.command_line(&request, spec, None, false)?;
+        Ok(line.memory_mib)
+    }
+
     /// What the image wants to be booted with, and its disk's size.
     async fn ask(&self, spec: &GuestSpec) -> Result<(Functions, BootRequest, u64), StartError> {
         let functions = Functions {

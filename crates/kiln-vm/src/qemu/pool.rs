@@ -229,10 +229,19 @@ impl Inner {
         templates.version(&self.shape.image).await
     }
 
+    /// What each of them is given.
+    async fn memory_mib(&self) -> u32 {
+        let spec = GuestSpec {
+            dir: self.dir.clone(),
+            ..self.shape.clone()
+        };
+        let asked = self.machine.memory_mib(&spec).await;
+        asked.unwrap_or(command::DEFAULT_MEMORY_MIB)
+    }
+
     /// Whether the host has memory for one more, should all of them run.
-    fn has_room(&self, waiting: usize) -> bool {
-        let wanted = u64::from(self.shape.memory_mib.unwrap_or(command::DEFAULT_MEMORY_MIB));
-        let promised = wanted.saturating_mul(waiting as u64 + 1);
+    fn has_room(&self, waiting: usize, memory_mib: u32) -> bool {
+        let promised = u64::from(memory_mib).saturating_mul(waiting as u64 + 1);
         start::available_memory_mib().is_none_or(|available| available >= promised)
     }
 
@@ -273,9 +282,10 @@ fn make(dir: &Path) -> std::io::Result<()> {
 
 /// Keeps the pool filled.
 async fn fill(pool: Arc<Inner>) {
+    let memory_mib = pool.memory_mib().await;
     loop {
         let waiting = pool.lock().len();
-        if waiting >= pool.size || !pool.has_room(waiting) {
+        if waiting >= pool.size || !pool.has_room(waiting, memory_mib) {
             tokio::select! {
                 () = pool.taken.notified() => sleep(REFILL_AFTER).await,
                 // There may be room now.
@@ -283,7 +293,9 @@ async fn fill(pool: Arc<Inner>) {
             }
             continue;
         }
-        match pool.one().await {
+        // A template may have to be made first.
+        let one = timeout(pool.machine.boot_deadline * 2, pool.one()).await;
+        match one.unwrap_or_else(|_| Err("it takes too long".into())) {
             Ok(ready) => pool.push(ready),
             Err(reason) => {
                 tracing::warn!(

@@ -76,3 +76,23 @@ tasks:
     assert_eq!(full.count(), 100_000_000 / 99);
     assert_eq!(ended.artifact("blob").len(), 20_000_000);
 }
+
+#[test]
+fn a_task_that_takes_all_memory_ends_alone() {
+    let ended = Kiln::new()
+        .run(
+            r#"
+tasks:
+- greedy: |
+    { set +x; } 2>/dev/null
+    perl -e 'push @all, "x" x 1e6 while 1' || echo "ended with $?"
+- next: |
+    echo still here
+"#,
+        )
+        .args(["--no-network", "--memory", "512"])
+        .expect_success();
+    ended
+        .expect_line("greedy", "ended with 137")
+        .expect_line("next", "still here");
+}

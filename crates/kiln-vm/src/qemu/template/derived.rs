@@ -14,13 +14,13 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -45,6 +45,8 @@ use crate::{
     session::Session,
 };
 
+/// How old any of them gets, whoever would still start from it.
+const OLDEST: Duration = Duration::from_hours(7 * 24);
 /// How many are kept.
 const KEPT: usize = 16;
 /// How much space all of them may take, in bytes.
@@ -63,6 +65,14 @@ pub(super) struct Derived {
     host_boot: String,
     /// When, in seconds since 1970.
     made: u64,
+}
+
+impl Derived {
+    /// One from the future is as old as can be.
+    fn age(&self) -> Duration {
+        let made = SystemTime::UNIX_EPOCH + Duration::from_secs(self.made);
+        made.elapsed().unwrap_or(Duration::MAX)
+    }
 }
 
 /// One that a guest can be started from.
@@ -96,6 +106,7 @@ impl Templates {
         base: &Path,
         preparation: &Preparation,
     ) -> Result<Option<Arc<QemuGuest>>, restore::Failed> {
+        self.tidy_derived();
         let name = name_of(base, preparation);
         if !preparation.fresh
             && let Some(found) = self.find(base, &name, preparation.max_age)
@@ -151,8 +162,7 @@ impl Templates {
         let dir = self.dir.join(name);
         let about = read_about(&dir)?;
         let derived = about.derived.as_ref()?;
-        let made = SystemTime::UNIX_EPOCH + Duration::from_secs(derived.made);
-        let age = made.elapsed().ok()?;
+        let age = derived.age();
         let good = age < max_age
             && derived.host_boot == host_boot()
             && stamps(&dir).is_ok_and(|stamps| stamps == about.files)
@@ -182,8 +192,8 @@ impl Templates {
                 continue;
             };
             let base = stamps(&self.dir.join(&derived.base));
-            if base.is_ok_and(|base| base == derived.base_files) && derived.host_boot == host_boot()
-            {
+            let whole = base.is_ok_and(|base| base == derived.base_files);
+            if whole && derived.host_boot == host_boot() && derived.age() < OLDEST {
                 kept.push((last_use(&dir), space(&dir), dir));
             } else {
                 let _ = fs::remove_dir_all(dir);
@@ -224,6 +234,11 @@ impl Keepable {
                 return continued.map_or(Kept::Lost, |_| Kept::Not);
             }
         };
+        if !self.fits() {
+            tracing::info!("the guest is not kept with its packages: too little space");
+            let continued = guest.running().qmp.execute("cont", json!({})).await;
+            return continued.map_or(Kept::Lost, |_| Kept::Not);
+        }
         guest.running().stop().await;
         // The next guest has one at the same place.
         let _ = fs::remove_file(guest::control_path(&self.spec.dir));
@@ -245,6 +260,21 @@ impl Keepable {
                 Kept::Lost
             }
         }
+    }
+
+    /// Whether what was frozen has room: its memory, and its disk where that has
+    /// to be copied, which nobody knows before.
+    fn fits(&self) -> bool {
+        let memory = self
+            .memory
+            .metadata()
+            .map_or(u64::MAX, |meta| meta.blocks() * 512);
+        let disk = fs::metadata(start::overlay_path(&self.spec.dir));
+        let disk = disk.map_or(u64::MAX, |meta| meta.blocks() * 512);
+        let wanted = memory.saturating_add(disk);
+        let free = rustix::fs::statvfs(&self.templates.dir);
+        let free = free.map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        wanted <= SPACE && wanted.saturating_add(LEFT) <= free
     }
 
     /// A directory to make it in; not while somebody else does.
@@ -284,8 +314,13 @@ impl Keepable {
     fn store(&self, work: &Path, login: Option<String>) -> io::Result<PathBuf> {
         memory::seal(&self.memory)?;
         memory::store_soon(&self.memory, &work.join(MEMORY))?;
-        take(&start::overlay_path(&self.spec.dir), &work.join(DISK))?;
-        qcow2::inspect_layer(&work.join(DISK), &self.base.join(DISK)).map_err(io::Error::other)?;
+        let disk = plain_file(&start::overlay_path(&self.spec.dir))?;
+        qcow2::inspect_layer(&disk, &self.base.join(DISK)).map_err(io::Error::other)?;
+        take(
+            &disk,
+            &start::overlay_path(&self.spec.dir),
+            &work.join(DISK),
+        )?;
         let below = read_about(&self.base).ok_or(io::ErrorKind::NotFound)?;
         let base = self.base.file_name().unwrap_or_default();
         let made = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -362,18 +397,83 @@ fn host_boot() -> String {
 
 /// What a directory's files take on the disk, in bytes.
 fn space(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
     let files = [MEMORY, STATE, DISK].map(|name| fs::metadata(dir.join(name)));
     files.iter().flatten().map(|meta| meta.blocks() * 512).sum()
 }
 
-/// Moves a file, also to another file system.
-fn take(from: &Path, to: &Path) -> io::Result<()> {
+/// Opens what QEMU left. One that was taken over may have put anything in its
+/// file's place: it has ended, so that what is looked at now stays so.
+fn plain_file(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let meta = file.metadata()?;
+    if meta.is_file() && meta.nlink() == 1 {
+        Ok(file)
+    } else {
+        Err(io::Error::other(
+            "QEMU left something else in its disk's place",
+        ))
+    }
+}
+
+/// Moves a file that is open, also to another file system.
+fn take(file: &File, from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            memory::copy_sparse(&File::open(from)?, &File::create_new(to)?)?;
+            memory::copy_sparse(file, &File::create_new(to)?)?;
             fs::remove_file(from)
         }
         moved => moved,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_file_is_taken_for_what_qemu_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("plain"), b"disk").unwrap();
+        assert!(plain_file(&at("plain")).is_ok());
+        std::os::unix::fs::symlink(at("plain"), at("link")).unwrap();
+        assert!(plain_file(&at("link")).is_err());
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), fifo, Mode::RUSR, 0).unwrap();
+        assert!(plain_file(&at("fifo")).is_err());
+        fs::hard_link(at("plain"), at("twice")).unwrap();
+        assert!(plain_file(&at("twice")).is_err());
+    }
+
+    #[test]
+    fn guests_are_kept_by_owner_repositories_and_packages() {
+        let preparation = |owner: &str, repositories: &[(&str, &str)], packages: &[&str]| {
+            let own = |word: &&str| (*word).to_owned();
+            name_of(
+                Path::new("/templates/base"),
+                &Preparation {
+                    owner: owner.into(),
+                    repositories: repositories
+                        .iter()
+                        .map(|(name, source)| (own(name), own(source)))
+                        .collect(),
+                    packages: packages.iter().map(own).collect(),
+                    max_age: Duration::from_secs(1),
+                    fresh: false,
+                },
+            )
+        };
+        let names = [
+            preparation("a", &[], &["jq"]),
+            preparation("b", &[], &["jq"]),
+            preparation("a", &[("x", "y")], &["jq"]),
+            preparation("a", &[], &["x", "y", "jq"]),
+            preparation("a", &[], &["j", "q"]),
+            preparation("aj", &[], &["q"]),
+        ];
+        for (index, name) in names.iter().enumerate() {
+            assert!(!names[..index].contains(name), "{index}");
+        }
     }
 }

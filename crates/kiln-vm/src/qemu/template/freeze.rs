@@ -169,7 +169,7 @@ pub(super) async fn save(qmp: &Arc<Qmp>, dir: &Path) -> Result<Option<&'static s
             .await
             .map_err(text)?;
         match answer.get("status").and_then(Value::as_str) {
-            Some("completed") => return Ok(None),
+            Some("completed") => return unharmed(qmp),
             Some("failed" | "cancelled") => return Err("QEMU could not write the state".into()),
             _ if Instant::now() > deadline => {
                 return Err("QEMU did not write the state in time".into());
@@ -186,4 +186,13 @@ pub(super) async fn ignore_shared(qmp: &Qmp) -> Result<(), String> {
     });
     let set = qmp.execute("migrate-set-capabilities", capabilities).await;
     set.map(drop).map_err(|error| error.to_string())
+}
+
+/// What the guest wrote and could not is missing from its disk for ever.
+fn unharmed(qmp: &Qmp) -> Result<Option<&'static str>, String> {
+    let events = qmp.events();
+    if events.disk_full || events.disk_limit || events.panicked {
+        return Err("the guest could not write to its disk, or panicked".into());
+    }
+    Ok(None)
 }

@@ -22,6 +22,10 @@ use super::{
 
 /// It starts right after the SSH server that has just answered.
 const MEET: Duration = Duration::from_secs(20);
+/// Some ten commands, in an emulated guest of a busy host.
+const DEADLINE: Duration = Duration::from_mins(2);
+/// Why it is not used then.
+const SILENT: &str = "it does not answer in time";
 /// What is compared.
 const MAX_SAID: usize = 256 << 10;
 
@@ -48,7 +52,8 @@ pub(super) async fn with_helper(started: Started, session: &Session) -> Option<H
         tracing::debug!("the guest has no helper");
         return None;
     };
-    match rehearse(&agent, session).await {
+    let rehearsed = timeout(DEADLINE, rehearse(&agent, session)).await;
+    match rehearsed.unwrap_or_else(|_| Err(SILENT.into())) {
         Ok(login) => Some(Helper {
             login,
             _agent: agent,
@@ -71,7 +76,8 @@ pub(super) async fn login_now(agent: &Agent, running: &Running) -> Result<Option
     let (qmp, port) = (&running.qmp, running.guest_port);
     let login = ready::first_login(running, qmp, port, ready::Guest::IsUp, &mut reason);
     let session = timeout(MEET, login).await.map_err(|_| reason.to_owned())?;
-    let aligned = align(agent, &session).await;
+    let aligned = timeout(DEADLINE, align(agent, &session)).await;
+    let aligned = aligned.unwrap_or_else(|_| Err(SILENT.into()));
     session.close().await;
     match aligned {
         Ok(()) => agent.login().await.map(Some).map_err(words),
