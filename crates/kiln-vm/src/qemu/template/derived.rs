@@ -284,8 +284,9 @@ impl Keepable {
     fn store(&self, work: &Path, login: Option<String>) -> io::Result<PathBuf> {
         memory::seal(&self.memory)?;
         memory::store_soon(&self.memory, &work.join(MEMORY))?;
-        take(&start::overlay_path(&self.spec.dir), &work.join(DISK))?;
-        qcow2::inspect_layer(&work.join(DISK), &self.base.join(DISK)).map_err(io::Error::other)?;
+        let layer = start::overlay_path(&self.spec.dir);
+        qcow2::inspect_layer(&layer, &self.base.join(DISK)).map_err(io::Error::other)?;
+        take(&layer, &work.join(DISK))?;
         let below = read_about(&self.base).ok_or(io::ErrorKind::NotFound)?;
         let base = self.base.file_name().unwrap_or_default();
         let made = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
