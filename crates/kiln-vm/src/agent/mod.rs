@@ -11,7 +11,7 @@
 //! answer that makes no sense ends this way in.
 
 mod command;
-mod frame;
+pub(crate) mod frame;
 
 use std::{
     io,
