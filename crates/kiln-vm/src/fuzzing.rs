@@ -164,7 +164,7 @@ pub fn helper(bytes: &[u8]) {
             return;
         };
         let (_tell, closed) = watch::channel(Events::default());
-        let (met, _) = tokio::join!(
+        let (met, _theirs) = tokio::join!(
             Agent::meet(ours, closed, String::new(), PATIENCE),
             greet_and_say(theirs, answer),
         );
@@ -188,10 +188,14 @@ pub fn helper(bytes: &[u8]) {
     });
 }
 
-async fn greet_and_say(mut theirs: UnixStream, answer: &[u8]) -> io::Result<()> {
+/// Gives the port, which still takes what is asked: a question to one that is
+/// closed has an error and no answer.
+async fn greet_and_say(mut theirs: UnixStream, answer: &[u8]) -> io::Result<UnixStream> {
     let hello = Frames::new(&mut theirs).next().await?;
     frame::send(&mut theirs, b'H', &hello.body).await?;
-    theirs.write_all(answer).await
+    theirs.write_all(answer).await?;
+    theirs.shutdown().await?;
+    Ok(theirs)
 }
 
 /// What a `functions` reports of itself, and what it then asks of QEMU.
