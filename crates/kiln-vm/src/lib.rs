@@ -4,6 +4,8 @@ pub mod agent;
 pub mod cgroup;
 #[cfg(feature = "testing")]
 pub mod dummy;
+#[cfg(feature = "testing")]
+pub mod fuzzing;
 pub mod image;
 pub mod machine;
 pub mod namespace;

@@ -7,21 +7,24 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The longest body either side takes.
-pub(super) const MAX_BODY: usize = 1 << 20;
+pub(crate) const MAX_BODY: usize = 1 << 20;
 /// Of the kind and the length.
 const HEAD: usize = 5;
 
 /// What one side says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     pub kind: u8,
     pub body: Vec<u8>,
 }
 
 /// Reads frames. Whoever stops waiting for one loses nothing.
-pub(super) struct Frames<R> {
+pub(crate) struct Frames<R> {
     from: R,
     seen: Vec<u8>,
+    /// How much of it was given out. It goes when there is more to read: once
+    /// per frame, a guest could make us move megabytes for five bytes.
+    given: usize,
 }
 
 impl<R: AsyncRead + Unpin> Frames<R> {
@@ -29,6 +32,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Self {
             from,
             seen: Vec::new(),
+            given: 0,
         }
     }
 
@@ -41,6 +45,8 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             if let Some(frame) = self.complete()? {
                 return Ok(frame);
             }
+            self.seen.drain(..self.given);
+            self.given = 0;
             if self.from.read_buf(&mut self.seen).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -48,7 +54,8 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     }
 
     fn complete(&mut self) -> io::Result<Option<Frame>> {
-        let Some((&[kind, a, b, c, d], rest)) = self.seen.split_first_chunk::<HEAD>() else {
+        let left = self.seen.get(self.given..).unwrap_or_default();
+        let Some((&[kind, a, b, c, d], rest)) = left.split_first_chunk::<HEAD>() else {
             return Ok(None);
         };
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
@@ -58,13 +65,13 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         let Some(body) = rest.get(..length).map(<[u8]>::to_vec) else {
             return Ok(None);
         };
-        self.seen.drain(..HEAD + length);
+        self.given += HEAD + length;
         Ok(Some(Frame { kind, body }))
     }
 }
 
 /// Writes a frame, which must not be longer than [`MAX_BODY`].
-pub(super) async fn send(
+pub(crate) async fn send(
     to: &mut (impl AsyncWrite + Unpin),
     kind: u8,
     body: &[u8],
@@ -104,6 +111,18 @@ mod tests {
         let head = [b'O', 0xff, 0xff, 0xff, 0xff];
         let (frames, error) = block(read_all(&head));
         assert_eq!((frames.len(), error), (0, io::ErrorKind::InvalidData));
+    }
+
+    #[test]
+    fn frames_that_came_together_are_not_moved_for_each_of_them() {
+        let sent = [b'O', 0, 0, 0, 0].repeat(8);
+        let mut frames = Frames::new(sent.as_slice());
+        for _ in 0..8 {
+            assert!(block(frames.next()).is_ok());
+            assert_eq!(frames.seen.len(), sent.len());
+        }
+        assert!(block(frames.next()).is_err());
+        assert!(frames.seen.is_empty());
     }
 
     proptest! {

@@ -11,7 +11,7 @@
 //! answer that makes no sense ends this way in.
 
 mod command;
-mod frame;
+pub(crate) mod frame;
 
 use std::{
     io,
@@ -369,9 +369,10 @@ mod tests {
     use proptest::prelude::*;
     use tokio::{io::AsyncWriteExt, sync::watch};
 
-    /// A helper that answers the greeting, then says this, then closes the
-    /// port if it is to.
-    async fn helper(says: Vec<u8>, closes: bool) -> (Agent, watch::Sender<Events>) {
+    /// A helper that answers the greeting, then says this, and no more if it
+    /// ends. It goes on to take what it is asked: nobody reads the answer to a
+    /// question that could not be sent.
+    async fn helper(says: Vec<u8>, ends: bool) -> (Agent, watch::Sender<Events>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (tell, closed) = watch::channel(Events::default());
         tokio::spawn(async move {
@@ -380,9 +381,10 @@ mod tests {
             let hello = frames.next().await.unwrap();
             frame::send(&mut write, b'H', &hello.body).await.unwrap();
             let _ = write.write_all(&says).await;
-            if !closes {
-                while frames.next().await.is_ok() {}
+            if ends {
+                let _ = write.shutdown().await;
             }
+            while frames.next().await.is_ok() {}
         });
         let agent = Agent::meet(ours, closed, String::new(), ANSWER_DEADLINE).await;
         (agent.unwrap(), tell)

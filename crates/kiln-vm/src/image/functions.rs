@@ -313,7 +313,7 @@ impl Functions {
     }
 
     /// Reads `name=value` records, each ended by a zero byte.
-    fn parse(&self, report: &[u8]) -> Result<(BootRequest, bool), FunctionsError> {
+    pub(crate) fn parse(&self, report: &[u8]) -> Result<(BootRequest, bool), FunctionsError> {
         let mut request = BootRequest::default();
         let mut booted = false;
         for record in report.split(|&byte| byte == 0) {

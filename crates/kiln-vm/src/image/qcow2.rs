@@ -7,9 +7,11 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::unix::ffi::OsStrExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::Path,
 };
+
+use rustix::fs::{Mode, OFlags};
 
 const MAGIC: [u8; 4] = *b"QFI\xfb";
 /// The fixed header of version 3, up to and with `incompatible_features`.
@@ -124,14 +126,23 @@ fn parse(header: &[u8]) -> Result<Disk, Refused> {
 }
 
 /// Checks a layer that a guest wrote to: whoever wrote its header may have been
-/// hostile. It must lie over this file, by this very name, and name no other.
+/// hostile, or have put something else in its place. It must be a file that
+/// lies over this one, by this very name, and names no other.
 ///
 /// # Errors
 /// [`Refused`].
-pub fn inspect_layer(layer: &File, below: &Path) -> Result<(), Refused> {
+pub fn inspect_layer(path: &Path, below: &Path) -> Result<(), Refused> {
     let mut header = Vec::new();
     let limit = (HEADER_LEN + MAX_BACKING) as u64;
-    layer.take(limit).read_to_end(&mut header)?;
+    // A pipe without an end to write to would be waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, OFlags::RDONLY | flags, Mode::empty());
+    let file = File::from(file.map_err(io::Error::from)?);
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.nlink() != 1 {
+        return Err(Refused::NotQcow2);
+    }
+    file.take(limit).read_to_end(&mut header)?;
     if header.get(..4) != Some(&MAGIC) {
         return Err(Refused::NotQcow2);
     }
@@ -190,12 +201,34 @@ mod tests {
             header.resize(200, 0);
             header.extend(name.bytes());
             std::fs::write(&path, header).unwrap();
-            inspect_layer(&File::open(&path).unwrap(), Path::new("/base/disk"))
+            inspect_layer(&path, Path::new("/base/disk"))
         };
         assert!(written("/base/disk", 0).is_ok());
         assert!(written("/etc/shadow", 0).is_err());
         assert!(written("/base/disk2", 0).is_err());
         assert!(written("/base/disk", EXTERNAL_DATA).is_err());
+    }
+
+    #[test]
+    fn what_is_in_a_layers_place_must_be_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = Path::new("/base/disk");
+        let mut layer = header(3, 80, 1 << 30, 0);
+        layer[16..20].copy_from_slice(&10u32.to_be_bytes());
+        layer.extend(b"/base/disk");
+        let real = dir.path().join("real");
+        std::fs::write(&real, layer).unwrap();
+        assert!(inspect_layer(&real, below).is_ok());
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert!(matches!(inspect_layer(&link, below), Err(Refused::Io(_))));
+        // Nobody writes to it, for which opening it would wait.
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RWXU).unwrap();
+        assert!(matches!(
+            inspect_layer(&pipe, below),
+            Err(Refused::NotQcow2)
+        ));
     }
 
     #[test]

@@ -19,7 +19,7 @@
 
 pub mod helper;
 mod netlink;
-mod protocol;
+pub(crate) mod protocol;
 mod rlimits;
 mod root;
 

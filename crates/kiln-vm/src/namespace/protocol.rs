@@ -57,7 +57,7 @@ pub struct Files {
 
 /// A request with a number.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Numbered<T> {
+pub(crate) struct Numbered<T> {
     /// Of the request that is answered, so that the answer to one that nobody
     /// waits for any more is not taken for another's.
     pub number: u64,
@@ -66,7 +66,7 @@ pub(super) struct Numbered<T> {
 
 /// From the helper to kiln: one reply per request, and `Exited` at any time.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// To `Setup`.
     Ready { pid: u32 },
     /// To the others; a descriptor comes with it where one was asked for.
@@ -78,7 +78,7 @@ pub(super) enum Reply {
 }
 
 /// Both ends of a control socket, close-on-exec; ours does not block.
-pub(super) fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -113,7 +113,7 @@ pub(super) fn send<T: Serialize>(
 }
 
 /// The next message, or `None` at the end of the socket.
-pub(super) fn receive<T: DeserializeOwned>(
+pub(crate) fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut bytes = vec![0; MAX_PACKET];

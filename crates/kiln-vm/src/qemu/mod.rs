@@ -12,14 +12,14 @@
 //! * No port of the host is used where the host allows namespaces.
 
 pub mod accelerator;
-mod arguments;
+pub(crate) mod arguments;
 mod command;
 pub mod control;
 mod guest;
 mod limits;
 pub mod pool;
 pub mod qmp;
-mod ready;
+pub(crate) mod ready;
 mod start;
 mod template;
 pub mod version;

@@ -133,7 +133,7 @@ async fn accepted_by_guest(qmp: &Qmp, guest_port: u16) -> usize {
 ///
 /// Rows of `info usernet`: protocol and state, descriptor, source address and
 /// port, destination address and port, two queues.
-fn accepted(table: &str, guest_port: u16) -> usize {
+pub(crate) fn accepted(table: &str, guest_port: u16) -> usize {
     let port = guest_port.to_string();
     let is_accepted = |row: &&str| {
         let words: Vec<&str> = row.split_whitespace().collect();
@@ -148,7 +148,7 @@ fn accepted(table: &str, guest_port: u16) -> usize {
 
 /// The port that the kernel chose for the guest's SSH, where QEMU has no
 /// namespace of its own.
-pub(super) fn forwarded_port(table: &str) -> Option<u16> {
+pub(crate) fn forwarded_port(table: &str) -> Option<u16> {
     table.lines().find_map(|row| {
         let words: Vec<&str> = row.split_whitespace().collect();
         if words.first() == Some(&"TCP[HOST_FORWARD]") {

@@ -13,7 +13,7 @@ const START: u8 = 0;
 const STATUS_LEN: usize = 3;
 
 /// Looks for one marker in a stream of pieces.
-pub(super) struct Scanner {
+pub(crate) struct Scanner {
     marker: Vec<u8>,
     /// The end of what was seen, when it may be a marker's beginning.
     held: Vec<u8>,
@@ -22,7 +22,7 @@ pub(super) struct Scanner {
 }
 
 /// What a piece held.
-pub(super) struct Scanned {
+pub(crate) struct Scanned {
     /// Output that is certainly no marker.
     pub output: Vec<u8>,
     /// The exit status, when the end was in it.

@@ -10,7 +10,7 @@ mod door;
 mod handler;
 #[cfg(test)]
 mod hostile;
-mod marker;
+pub(crate) mod marker;
 
 use std::{sync::Arc, time::Duration};
 

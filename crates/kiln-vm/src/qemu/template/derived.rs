@@ -20,7 +20,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -314,13 +314,9 @@ impl Keepable {
     fn store(&self, work: &Path, login: Option<String>) -> io::Result<PathBuf> {
         memory::seal(&self.memory)?;
         memory::store_soon(&self.memory, &work.join(MEMORY))?;
-        let disk = plain_file(&start::overlay_path(&self.spec.dir))?;
-        qcow2::inspect_layer(&disk, &self.base.join(DISK)).map_err(io::Error::other)?;
-        take(
-            &disk,
-            &start::overlay_path(&self.spec.dir),
-            &work.join(DISK),
-        )?;
+        let layer = start::overlay_path(&self.spec.dir);
+        qcow2::inspect_layer(&layer, &self.base.join(DISK)).map_err(io::Error::other)?;
+        take(&layer, &work.join(DISK))?;
         let below = read_about(&self.base).ok_or(io::ErrorKind::NotFound)?;
         let base = self.base.file_name().unwrap_or_default();
         let made = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -401,26 +397,11 @@ fn space(dir: &Path) -> u64 {
     files.iter().flatten().map(|meta| meta.blocks() * 512).sum()
 }
 
-/// Opens what QEMU left. One that was taken over may have put anything in its
-/// file's place: it has ended, so that what is looked at now stays so.
-fn plain_file(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    let meta = file.metadata()?;
-    if meta.is_file() && meta.nlink() == 1 {
-        Ok(file)
-    } else {
-        Err(io::Error::other(
-            "QEMU left something else in its disk's place",
-        ))
-    }
-}
-
-/// Moves a file that is open, also to another file system.
-fn take(file: &File, from: &Path, to: &Path) -> io::Result<()> {
+/// Moves a file, also to another file system.
+fn take(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            memory::copy_sparse(file, &File::create_new(to)?)?;
+            memory::copy_sparse(&File::open(from)?, &File::create_new(to)?)?;
             fs::remove_file(from)
         }
         moved => moved,
@@ -430,21 +411,6 @@ fn take(file: &File, from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_plain_file_is_taken_for_what_qemu_wrote() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::write(at("plain"), b"disk").unwrap();
-        assert!(plain_file(&at("plain")).is_ok());
-        std::os::unix::fs::symlink(at("plain"), at("link")).unwrap();
-        assert!(plain_file(&at("link")).is_err());
-        let fifo = rustix::fs::FileType::Fifo;
-        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), fifo, Mode::RUSR, 0).unwrap();
-        assert!(plain_file(&at("fifo")).is_err());
-        fs::hard_link(at("plain"), at("twice")).unwrap();
-        assert!(plain_file(&at("twice")).is_err());
-    }
 
     #[test]
     fn guests_are_kept_by_owner_repositories_and_packages() {
