@@ -144,7 +144,8 @@ pub(super) fn build(
     line.words("-chardev socket,id=control,fd={fd0} -mon chardev=control,mode=control");
     line.words("-chardev socket,id=console,fd={fd1} -serial chardev:console");
     line.words("-device virtio-serial-pci -chardev socket,id=guest,fd={fd2}");
-    line.words("-device virtserialport,chardev=guest,name=kiln");
+    // By its id QEMU tells of its end.
+    line.words("-device virtserialport,id=helper,chardev=guest,name=kiln");
     Ok(CommandLine {
         argv: line.0,
         guest_port,

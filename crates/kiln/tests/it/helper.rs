@@ -23,7 +23,7 @@ tasks:
     for i in $(seq 200); do echo "out $i"; echo "err $i" >&2; done
 - signal: |
     { set +x; } 2>/dev/null
-    (bash -c 'kill -9 $$') 2>/dev/null || echo "ended with $?"
+    bash -c 'kill -9 $$; :' 2>&1 | sed 's,line.*,,'; echo "ended with ${PIPESTATUS[0]}"
     yes | head -n 1
 - background: |
     { set +x; } 2>/dev/null
