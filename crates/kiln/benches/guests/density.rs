@@ -108,7 +108,7 @@ async fn template(farm: &Farm, report: &mut Report) -> Result<()> {
             "template_memory_mib",
         ),
         ("state of the devices", "state", "template_state_mib"),
-        ("disk", "disk.qcow2", "template_disk_mib"),
+        ("disk", "machine/disk.qcow2", "template_disk_mib"),
     ] {
         report.add(what, "MiB", name, taken(&dir.join(file)) as f64 / MIB);
     }
@@ -265,7 +265,7 @@ async fn derived(farm: &Farm, report: &mut Report) -> Result<()> {
         "its layer of the disk",
         "MiB",
         "derived_disk_mib",
-        taken(&dir.join("disk.qcow2")) as f64 / MIB,
+        taken(&dir.join("machine/disk.qcow2")) as f64 / MIB,
     );
     Ok(())
 }

@@ -214,7 +214,7 @@ impl Seen {
             claimed: Instant::now(),
             first: OnceLock::new(),
             steps: Mutex::default(),
-            layer: dir.join("disk.qcow2"),
+            layer: dir.join("machine/disk.qcow2"),
             disk: AtomicU64::new(0),
         }
     }
