@@ -286,7 +286,7 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         for (dir, _) in &self.dirs {
             if let Err(error) = fs::remove_dir(dir) {
-                tracing::debug!(%error, "{} stays for now", dir.display());
+                tracing::debug!(%error, "{} is left to the next start", dir.display());
             }
         }
     }

@@ -30,7 +30,7 @@ use crate::{
     },
     qemu::{
         arguments::{self, Checked},
-        qmp::{Events, Qmp},
+        qmp::Qmp,
         ready, version,
     },
     ssh::marker::Scanner,
@@ -163,7 +163,7 @@ pub fn helper(bytes: &[u8]) {
         let Ok((ours, theirs)) = UnixStream::pair() else {
             return;
         };
-        let (_tell, closed) = watch::channel(Events::default());
+        let (_tell, closed) = watch::channel(false);
         let (met, _theirs) = tokio::join!(
             Agent::meet(ours, closed, String::new(), PATIENCE),
             greet_and_say(theirs, answer),

@@ -150,9 +150,12 @@ impl Failure {
             Self::Step { reason, .. } | Self::Host { reason, .. } => reason.clone(),
             Self::Guest { during, error } => format!("{during}: {error}"),
             Self::DiskLimit { failure, mib } => {
-                let limit = mib.map_or_else(String::new, |mib| format!(", {mib} MiB"));
+                let limit = match mib {
+                    Some(mib) => format!(", {mib} MiB: write less, or ask for more with --disk"),
+                    None => ": write less".to_owned(),
+                };
                 format!(
-                    "{}; the guest reached the limit of its disk{limit}: write less, or ask for more with --disk",
+                    "{}; the guest reached the limit of its disk{limit}",
                     failure.reason()
                 )
             }

@@ -29,10 +29,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    machine::{Command, Exec, ExitCode, File, GuestError, Put, Sink, Stderr, Stdin},
-    qemu::qmp::Events,
-};
+use crate::machine::{Command, Exec, ExitCode, File, GuestError, Put, Sink, Stderr, Stdin};
 pub use command::{Input, Output};
 use frame::{Frame, Frames, MAX_BODY};
 
@@ -43,8 +40,8 @@ const FILE_PIECE: usize = 512 << 10;
 /// The helper's own sentences.
 const MAX_REASON: usize = 4 << 10;
 
-/// By which QEMU says that the helper has closed the port.
-pub(crate) type Closed = watch::Receiver<Events>;
+/// Whether the helper has closed the port, as the machine says.
+pub(crate) type Closed = watch::Receiver<bool>;
 
 /// The helper in one guest.
 pub struct Agent {
@@ -177,7 +174,12 @@ impl Agent {
     /// # Errors
     /// [`GuestError::Connection`].
     pub async fn is_fresh(&self) -> Result<bool, GuestError> {
-        Ok(self.login().await? == self.login)
+        Ok(self.was(&self.login().await?))
+    }
+
+    /// Whether this is what a login depended on when the template was made.
+    pub(crate) fn was(&self, login: &str) -> bool {
+        self.login == login
     }
 
     /// As [`crate::machine::Guest::put`].
@@ -337,7 +339,7 @@ async fn next(
         // What was said before the port was closed comes first.
         biased;
         frame = frames.next() => frame.map_err(|error| lost(&error)),
-        _ = closed.wait_for(|events| events.port_closed) => {
+        _ = closed.wait_for(|closed| *closed) => {
             tracing::debug!("the helper in the guest is gone");
             Err(GuestError::Connection)
         }
@@ -372,9 +374,9 @@ mod tests {
     /// A helper that answers the greeting, then says this, and no more if it
     /// ends. It goes on to take what it is asked: nobody reads the answer to a
     /// question that could not be sent.
-    async fn helper(says: Vec<u8>, ends: bool) -> (Agent, watch::Sender<Events>) {
+    async fn helper(says: Vec<u8>, ends: bool) -> (Agent, watch::Sender<bool>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (tell, closed) = watch::channel(Events::default());
+        let (tell, closed) = watch::channel(false);
         tokio::spawn(async move {
             let (read, mut write) = theirs.into_split();
             let mut frames = Frames::new(read);
@@ -440,7 +442,7 @@ mod tests {
     #[tokio::test]
     async fn a_port_that_the_guest_closes_is_a_lost_connection() {
         let (agent, tell) = helper(Vec::new(), false).await;
-        tell.send_modify(|events| events.port_closed = true);
+        tell.send_replace(true);
         let lost = agent.exec(Exec::new("x"), &mut Vec::new()).await;
         assert!(matches!(lost, Err(GuestError::Connection)));
     }

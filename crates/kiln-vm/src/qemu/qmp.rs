@@ -59,8 +59,6 @@ pub struct Events {
     pub panicked: bool,
     /// The host had no space for what the guest wrote.
     pub disk_full: bool,
-    /// The helper in the guest has closed its port.
-    pub port_closed: bool,
     /// The guest wrote more than its disk's file may hold.
     pub disk_limit: bool,
 }
@@ -77,6 +75,7 @@ pub struct Qmp {
     write: Mutex<OwnedWriteHalf>,
     answers: Mutex<Answers>,
     events: watch::Receiver<Events>,
+    port_closed: watch::Receiver<bool>,
     reader: JoinHandle<()>,
 }
 
@@ -89,11 +88,13 @@ impl Qmp {
         let (read, write) = stream.into_split();
         let (answer_tx, receiver) = mpsc::channel(MAX_ANSWERS);
         let (event_tx, events) = watch::channel(Events::default());
-        let reader = tokio::spawn(read_lines(read, answer_tx, event_tx));
+        let (port_tx, port_closed) = watch::channel(false);
+        let reader = tokio::spawn(read_lines(read, answer_tx, event_tx, port_tx));
         let qmp = Self {
             write: Mutex::new(write),
             answers: Mutex::new(Answers { receiver, last: 0 }),
             events,
+            port_closed,
             reader,
         };
         qmp.execute("qmp_capabilities", json!({})).await?;
@@ -159,9 +160,9 @@ impl Qmp {
         *self.events.borrow()
     }
 
-    /// What QEMU will tell.
-    pub fn subscribe(&self) -> watch::Receiver<Events> {
-        self.events.clone()
+    /// Whether the helper in the guest has closed its port.
+    pub fn port_closed(&self) -> watch::Receiver<bool> {
+        self.port_closed.clone()
     }
 
     /// All that QEMU told, once it has ended.
@@ -222,6 +223,7 @@ async fn read_lines(
     read: OwnedReadHalf,
     answers: mpsc::Sender<Value>,
     events: watch::Sender<Events>,
+    port_closed: watch::Sender<bool>,
 ) {
     let mut read = BufReader::new(read);
     let mut line = Vec::new();
@@ -253,9 +255,10 @@ async fn read_lines(
                 events.disk_limit |= reason == Some("File too large");
             }),
             // There is only the helper's port.
-            Some("VSERPORT_CHANGE") => events.send_modify(|events| {
-                events.port_closed = message.pointer("/data/open") == Some(&Value::Bool(false));
-            }),
+            Some("VSERPORT_CHANGE") => {
+                port_closed
+                    .send_replace(message.pointer("/data/open") == Some(&Value::Bool(false)));
+            }
             Some(_) => {}
             None if message.get("QMP").is_some() => {}
             // Nobody waits for what doesn't fit; a QEMU that floods us with

@@ -22,39 +22,42 @@ pub(crate) async fn guest_with_packages<'a>(
     progress: &mut Progress<'_>,
     place: &'a mut Option<Box<dyn Guest>>,
 ) -> Result<&'a dyn Guest, Failure> {
-    let mut spec = job.guest.clone();
-    loop {
-        let guest = place.insert(started(machine, &spec, job, progress).await?);
-        if let Some(age) = guest.prepared() {
-            tell_prepared(job, age, progress).await?;
-            break;
+    let guest = place.insert(started(machine, &job.guest, job, progress).await?);
+    if let Some(age) = guest.prepared() {
+        tell_prepared(job, age, progress).await?;
+        return Ok(&**guest);
+    }
+    install(job, guest.as_ref(), progress).await?;
+    // Nothing is kept of what nobody asks for again.
+    if job.guest.preparation.is_none() {
+        return Ok(&**guest);
+    }
+    let begun = Instant::now();
+    match guest.keep().await {
+        Kept::Not => {}
+        Kept::As(other) => {
+            *guest = other;
+            let took = seconds(begun.elapsed());
+            let line = format!("kept for the next job, in {took}");
+            progress.say(&line).await?;
         }
-        repositories::run(job, guest.as_ref(), progress).await?;
-        packages::run(job, guest.as_ref(), progress).await?;
-        // Nothing is kept of what nobody asks for again.
-        if spec.preparation.is_none() {
-            break;
-        }
-        let begun = Instant::now();
-        match guest.keep().await {
-            Kept::Not => break,
-            Kept::As(other) => {
-                *guest = other;
-                let took = seconds(begun.elapsed());
-                progress
-                    .say(&format!("kept for the next job, in {took}"))
-                    .await?;
-                break;
-            }
-            Kept::Lost => {
-                let message = "the guest was lost when it was to be kept with its packages; they are installed again";
-                progress.warn(message).await?;
-                spec.preparation = None;
-            }
+        Kept::Lost => {
+            let message = "the guest was lost when it was to be kept with its packages; they are installed again";
+            progress.warn(message).await?;
+            let spec = GuestSpec {
+                preparation: None,
+                ..job.guest.clone()
+            };
+            *guest = started(machine, &spec, job, progress).await?;
+            install(job, guest.as_ref(), progress).await?;
         }
     }
-    // Always there; the compiler can't know it across the loop.
-    place.as_deref().ok_or(Failure::Cancelled)
+    Ok(&**guest)
+}
+
+async fn install(job: &Job, guest: &dyn Guest, progress: &mut Progress<'_>) -> Result<(), Failure> {
+    repositories::run(job, guest, progress).await?;
+    packages::run(job, guest, progress).await
 }
 
 async fn started(

@@ -170,8 +170,7 @@ impl Templates {
         good.then_some(Found { dir, age })
     }
 
-    /// Whether one more may be made: what it takes at the most is not known
-    /// before it is there.
+    /// Whether it is worth a try to keep one more.
     fn has_room(&self, dir: &Path) -> bool {
         let has_room = |path: &Path| {
             let stat = rustix::fs::statvfs(path);
@@ -234,11 +233,6 @@ impl Keepable {
                 return continued.map_or(Kept::Lost, |_| Kept::Not);
             }
         };
-        if !self.fits() {
-            tracing::info!("the guest is not kept with its packages: too little space");
-            let continued = guest.running().qmp.execute("cont", json!({})).await;
-            return continued.map_or(Kept::Lost, |_| Kept::Not);
-        }
         guest.running().stop().await;
         // The next guest has one at the same place.
         let _ = fs::remove_file(guest::control_path(&self.spec.dir));
@@ -262,8 +256,7 @@ impl Keepable {
         }
     }
 
-    /// Whether what was frozen has room: its memory, and its disk where that has
-    /// to be copied, which nobody knows before.
+    /// Whether what was frozen has room. How much that is, nobody knew before.
     fn fits(&self) -> bool {
         let memory = self
             .memory
@@ -305,8 +298,9 @@ impl Keepable {
             }
         };
         match freeze::save(&guest.running().qmp, work).await? {
-            None => Ok(login),
             Some(unsuited) => Err(unsuited.to_owned()),
+            None if !self.fits() => Err("there is too little space".to_owned()),
+            None => Ok(login),
         }
     }
 

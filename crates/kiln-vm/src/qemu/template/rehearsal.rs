@@ -46,7 +46,7 @@ pub(super) struct Helper {
 
 /// The helper, if the guest has one that may be the way in.
 pub(super) async fn with_helper(started: Started, session: &Session) -> Option<Helper> {
-    let closed = started.running.qmp.subscribe();
+    let closed = started.running.qmp.port_closed();
     let agent = Agent::meet(started.port, closed, String::new(), MEET).await;
     let Ok(agent) = agent else {
         tracing::debug!("the guest has no helper");
@@ -69,8 +69,9 @@ pub(super) async fn with_helper(started: Started, session: &Session) -> Option<H
 /// helper would not give what a login gives any more.
 pub(super) async fn login_now(agent: &Agent, running: &Running) -> Result<Option<String>, String> {
     let words = |error: GuestError| error.to_string();
-    if agent.is_fresh().await.map_err(words)? {
-        return agent.login().await.map(Some).map_err(words);
+    let now = agent.login().await.map_err(words)?;
+    if agent.was(&now) {
+        return Ok(Some(now));
     }
     let mut reason = "";
     let (qmp, port) = (&running.qmp, running.guest_port);

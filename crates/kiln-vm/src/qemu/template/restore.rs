@@ -150,7 +150,7 @@ async fn revive(
 /// By the helper, where the template has one.
 async fn enter(boot: &Boot<'_>, started: Started, template: &Path) -> Result<Session, String> {
     if let Some(login) = read_about(template).and_then(|about| about.login) {
-        let closed = started.running.qmp.subscribe();
+        let closed = started.running.qmp.port_closed();
         let agent = Agent::meet(started.port, closed, login, LOGIN_DEADLINE).await;
         let agent = agent.map_err(|_| "the helper in the clone does not answer")?;
         return Ok(Session::Agent(agent));
