@@ -6,6 +6,7 @@
 
 pub mod arch;
 pub mod base64;
+pub mod farm;
 pub mod guest_files;
 pub mod image_config;
 pub mod job;

@@ -1,0 +1,37 @@
+//! How long what users and workers send may be. What is over is refused with a
+//! sentence that names field and limit.
+
+/// A job's note, in bytes.
+pub const NOTE: usize = 4096;
+/// A job's tags.
+pub const TAGS: usize = 16;
+/// One tag, in bytes.
+pub const TAG: usize = 64;
+/// A user's name, in bytes.
+pub const USERNAME: usize = 30;
+/// An address of mail, in bytes (RFC 5321).
+pub const EMAIL: usize = 254;
+/// A worker's labels besides arch and images, or a job's `--require`.
+pub const LABELS: usize = 32;
+/// A label's key or value, in bytes.
+pub const LABEL: usize = 128;
+/// Images that one worker offers.
+pub const IMAGES: usize = 1024;
+/// A URL that a trigger asks.
+pub const URL: usize = 2048;
+/// Jobs in a group.
+pub const GROUP: usize = 100;
+/// Triggers of a group.
+pub const TRIGGERS: usize = 16;
+/// An `Idempotency-Key`, in bytes.
+pub const IDEMPOTENCY_KEY: usize = 128;
+/// Attempts at one job.
+pub const ATTEMPTS: u32 = 3;
+/// A lease, in seconds.
+pub const LEASE_SECONDS: u64 = 30;
+/// A worker renews so often, in seconds.
+pub const RENEW_SECONDS: u64 = 5;
+/// One append to a log, in bytes.
+pub const APPEND: usize = 1 << 20;
+/// How long a job waits that no worker could serve, in days.
+pub const UNSERVED_DAYS: u64 = 7;

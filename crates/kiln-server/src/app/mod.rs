@@ -1,0 +1,1 @@
+//! The use cases. Permission is asked here, in one place.

@@ -1,0 +1,1 @@
+//! The builds.sr.ht API, and ours beside it.

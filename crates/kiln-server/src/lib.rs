@@ -1,0 +1,27 @@
+//! The farm's server.
+//!
+//! ```text
+//! graphql/  web/  workers/      what comes in: the API, pages and logs, workers
+//!        └────┼────┘
+//!            app/               the use cases; asks permission, in one place
+//!             │
+//!     store  objects  hints     where the truth is, and who is told to look again
+//!             │
+//!        background/            passes that look at the truth and do one step
+//! ```
+//!
+//! Handlers never touch the store: they call `app`.
+
+mod app;
+mod background;
+mod config;
+mod graphql;
+mod hints;
+mod metrics;
+mod serve;
+mod state;
+mod web;
+mod workers;
+
+pub use config::Config;
+pub use serve::{Listener, Running, start};

@@ -1,0 +1,5 @@
+//! What `/metrics` shows.
+
+/// The counters.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {}

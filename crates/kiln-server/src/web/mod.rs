@@ -1,0 +1,1 @@
+//! Logs, artifacts and pages.
