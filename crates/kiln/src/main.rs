@@ -10,6 +10,7 @@ mod commands;
 mod exit;
 mod host;
 mod ui;
+mod units;
 
 use std::{path::Path, process::ExitCode};
 

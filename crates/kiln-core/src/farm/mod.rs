@@ -10,7 +10,7 @@ mod requirements;
 
 pub use grants::{Access, GrantError, Grants, Kind, Scope};
 pub use ids::{ArtifactId, Fence, GroupId, JobId, SessionId, TaskId, TokenId, UserId, WorkerId};
-pub use requirements::{Labels, OfferedImage, Requirements, RequirementsError};
+pub use requirements::{Labels, OfferedImage, Requirements, RequirementsError, labels};
 
 use serde::{Deserialize, Serialize};
 
