@@ -80,6 +80,9 @@ impl fmt::Debug for Options {
 /// A body that is sent.
 pub type Body = BoxBody<Bytes, std::io::Error>;
 
+/// An answer, whose body comes in.
+pub type Answer = Response<Incoming>;
+
 /// A WebSocket to a server.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 

@@ -20,6 +20,7 @@ mod worker;
 
 pub use args::{AdminSettings, ServeSettings, Settings, WorkerSettings};
 pub use file::Remark;
-pub use serve::{LogFormat, ServeConfig, Tls};
+pub use keys::Role;
+pub use serve::{LogFormat, Place, ServeConfig, Tls, sqlite};
 pub use values::{Environment, Layers, Source};
-pub use worker::{GuestConfig, WorkerConfig};
+pub use worker::{GuestConfig, WorkerConfig, target};

@@ -4,6 +4,9 @@
     reason = "brackets in a help text are its user's, not links"
 )]
 
+pub mod client;
+pub mod farm;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
@@ -46,6 +49,39 @@ pub enum Command {
     Ssh(SshArgs),
     /// Look for what keeps this host from running guests
     Doctor(DoctorArgs),
+    /// Run a farm's server, with a worker inside
+    Serve(Box<farm::ServeArgs>),
+    /// Run a farm's jobs on this host
+    Worker(Box<farm::WorkerArgs>),
+    /// Look at the settings of serve and worker
+    #[command(subcommand)]
+    Config(farm::ConfigCommand),
+    /// A farm's users, tokens, workers and backups
+    Admin(Box<farm::AdminArgs>),
+    /// Keep a farm's URL and your token for the commands below
+    Login(client::LoginArgs),
+    /// Submit manifests to the farm
+    Submit(Box<client::SubmitArgs>),
+    /// List your jobs
+    List(client::ListArgs),
+    /// Show a job: its tasks, its artifacts, why it is as it is
+    Show(client::JobArgs),
+    /// Print a job's logs
+    Logs(client::LogsArgs),
+    /// List, or fetch, a job's artifacts
+    Artifacts(client::ArtifactsArgs),
+    /// Cancel a job
+    Cancel(client::JobArgs),
+    /// Start a pending job
+    Start(client::JobArgs),
+    /// Submit a job's manifest again
+    Resubmit(client::ResubmitArgs),
+    /// Make a group of jobs
+    Group(client::GroupArgs),
+    /// List the workers that are here (admins)
+    Workers(client::FarmListArgs),
+    /// List what waits, and why
+    Queue(client::FarmListArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -79,6 +115,10 @@ pub struct ImagesArgs {
 pub struct RunArgs {
     /// The manifest; default .build.yml, else the only file in .builds/
     pub file: Option<PathBuf>,
+    /// Run a farm's job again on this machine: its manifest, its sources at the
+    /// commits that it had. Its URL, or its number on the farm of `kiln login`
+    #[arg(long, value_name = "URL", conflicts_with_all = ["file", "here"])]
+    pub job: Option<String>,
     /// Set a variable, over the manifest's
     #[arg(short, value_name = "KEY=VALUE")]
     pub env: Vec<String>,
@@ -152,6 +192,9 @@ pub struct RunArgs {
     #[cfg(feature = "testing")]
     #[arg(long, hide = true)]
     pub dummy: bool,
+    /// Which farm, for --job.
+    #[command(flatten)]
+    pub farm: client::FarmArgs,
 }
 
 /// `kiln manifest`.
