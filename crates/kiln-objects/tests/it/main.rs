@@ -1,5 +1,7 @@
 //! Logs and artifacts in a directory.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 mod artifacts;
 mod logs;
 
