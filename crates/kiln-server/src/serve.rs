@@ -78,7 +78,7 @@ pub async fn start(
     let objects = Objects::open(&config.objects).await?;
     let (stop, stopping) = watch::channel(false);
     let state = Arc::new(State::new(config, store, objects, stopping.clone()));
-    let app = routes(Arc::clone(&state));
+    let app = routes(&state);
     let mut accepting = JoinSet::new();
     for listener in listeners {
         accepting.spawn(accept::serve(listener, app.clone(), stopping.clone()));
@@ -91,11 +91,11 @@ pub async fn start(
     })
 }
 
-fn routes(state: Shared) -> Router {
+fn routes(state: &Shared) -> Router {
     Router::new()
         .merge(health::router())
         .merge(crate::workers::router())
-        .merge(crate::graphql::router())
-        .merge(crate::web::router())
-        .with_state(state)
+        .with_state(Arc::clone(state))
+        .merge(crate::graphql::router(state))
+        .merge(crate::web::router(state))
 }

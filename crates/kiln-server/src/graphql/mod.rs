@@ -4,7 +4,7 @@ use axum::Router;
 
 use crate::state::Shared;
 
-/// Its routes.
-pub(crate) fn router() -> Router<Shared> {
+/// `/query` and `/graphql`.
+pub(crate) fn router(_state: &Shared) -> Router {
     Router::new()
 }
