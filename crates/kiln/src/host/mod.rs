@@ -11,3 +11,4 @@ pub mod paths;
 pub mod private;
 pub mod proxy;
 pub mod scratch;
+pub mod signals;
