@@ -20,6 +20,7 @@ mod hints;
 mod metrics;
 mod serve;
 mod state;
+mod urls;
 mod web;
 mod workers;
 
