@@ -1,10 +1,12 @@
 //! `kiln config`: what holds, where it was said, and what of a file is not used.
 
-use clap::{Args as _, Command, FromArgMatches as _};
+use std::ffi::OsString;
+
+use clap::Command;
 
 use crate::{
     cli::farm::{ConfigArgs, ConfigCommand},
-    config::{Layers, Place, Role, ServeConfig, ServeSettings, Settings, Source, WorkerConfig, WorkerSettings, keys},
+    config::{Layers, Place, Role, ServeConfig, ServeSettings, Source, WorkerConfig, WorkerSettings, keys},
     exit::{Exit, Failure},
     ui,
 };
@@ -24,25 +26,19 @@ pub fn variable(name: &str) -> Option<String> {
 
 fn layers(args: &ConfigArgs) -> Result<Layers, Failure> {
     match Role::from(args.of) {
-        Role::Serve => Layers::read(&parse::<_>(ServeSettings::augment_args, args)?, &variable),
-        Role::Worker => Layers::read(&parse::<_>(WorkerSettings::augment_args, args)?, &variable),
+        Role::Serve => Layers::read(&parse::<ServeSettings>(args)?, &variable),
+        Role::Worker => Layers::read(&parse::<WorkerSettings>(args)?, &variable),
     }
 }
 
 /// As that command would read these flags.
-fn parse<F>(flags: fn(Command) -> Command, args: &ConfigArgs) -> Result<Settings<F>, Failure>
-where
-    Settings<F>: clap::FromArgMatches,
-{
-    let name = Role::from(args.of).command();
-    let command = flags(Command::new(name).no_binary_name(true));
-    let wrong = |error: clap::Error| Failure::usage(error.to_string().trim_end().trim_start_matches("error: "));
-    let matches = command.try_get_matches_from(&args.flags).map_err(wrong)?;
-    let mut settings = Settings::<F>::from_arg_matches(&matches).map_err(wrong)?;
-    if args.config.is_some() {
-        settings.config.clone_from(&args.config);
-    }
-    Ok(settings)
+fn parse<S: clap::Args>(args: &ConfigArgs) -> Result<S, Failure> {
+    let config = args.config.iter().flat_map(|file| ["--config".into(), file.clone().into_os_string()]);
+    let words = config.chain(args.flags.iter().map(OsString::from));
+    let command = Command::new(Role::from(args.of).command()).no_binary_name(true);
+    let matches = S::augment_args(command).try_get_matches_from(words);
+    let read = matches.and_then(|matches| S::from_arg_matches(&matches));
+    read.map_err(|error| Failure::usage(error.to_string().trim_end().trim_start_matches("error: ")))
 }
 
 fn check(layers: &Layers) -> Result<Exit, Failure> {

@@ -18,9 +18,8 @@ mod toml;
 mod values;
 mod worker;
 
-pub use args::{AdminSettings, ServeSettings, Settings, WorkerSettings};
-pub use file::Remark;
+pub use args::{AdminSettings, ServeSettings, WorkerSettings};
 pub use keys::Role;
 pub use serve::{LogFormat, Place, ServeConfig, Tls, sqlite};
-pub use values::{Environment, Layers, Source};
+pub use values::{Layers, Source};
 pub use worker::{GuestConfig, WorkerConfig, target};

@@ -91,7 +91,7 @@ impl Job {
 }
 
 /// What the reasons of jobs say that the farm lost.
-const LOST: &[&str] = &["worker lost", "worker stopped"];
+const LOST: &[&str] = &["worker lost", "worker stopped", "workers could not run this job"];
 
 /// A number, or the end of a job's URL.
 pub fn job_id(word: &str) -> Result<i32, FarmError> {

@@ -85,7 +85,8 @@ fn of_server(config: &ServeConfig, origin: &str) -> kiln_server::Config {
 /// The first user is made by whoever may write the database.
 async fn say_how_to_begin(store: &Store, config: &ServeConfig) {
     if store.users().await.is_ok_and(|users| users.is_empty()) {
-        let data = kiln_core::guest_files::shell_quote(&config.data.display().to_string());
+        let data = config.data.display().to_string();
+        let data = kiln_core::guest_files::shell_quote(&data);
         tracing::info!(
             "there are no users yet: `kiln admin --data {data} user add NAME --email ADDRESS --admin` makes the first, \
              `kiln admin --data {data} token NAME --grants \"JOBS:RW LOGS:RO SECRETS:RW PROFILE:RO\"` a token for `kiln login`"
