@@ -13,8 +13,7 @@ use tracing::{
 use tracing_subscriber::{
     EnvFilter,
     fmt::{
-        self, FmtContext, FormatEvent, FormatFields, FormattedFields,
-        format::Writer,
+        self, FmtContext, FormatEvent, FormatFields, FormattedFields, format::Writer,
         time::FormatTime,
     },
     registry::LookupSpan,
@@ -100,7 +99,11 @@ where
         }
         let mut own = Collected::default();
         event.record(&mut own);
-        line.extend(own.0.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        line.extend(
+            own.0
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
         writeln!(writer, "{}", Value::Object(line))
     }
 }
@@ -119,11 +122,20 @@ impl<'w> FormatFields<'w> for JsonFields {
         write!(writer, "{}", json!(collected.0))
     }
 
-    fn add_fields(&self, current: &'w mut FormattedFields<Self>, fields: &Record<'_>) -> text::Result {
+    fn add_fields(
+        &self,
+        current: &'w mut FormattedFields<Self>,
+        fields: &Record<'_>,
+    ) -> text::Result {
         let mut all: Map<String, Value> = serde_json::from_str(current).unwrap_or_default();
         let mut collected = Collected::default();
         fields.record(&mut collected);
-        all.extend(collected.0.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        all.extend(
+            collected
+                .0
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
         current.fields = Value::Object(all).to_string();
         Ok(())
     }

@@ -13,7 +13,12 @@ pub struct FarmArgs {
     pub server: Option<String>,
     /// The file with your token, which nobody else may read; default what
     /// `kiln login` kept, or $KILN_TOKEN itself
-    #[arg(long, env = "KILN_TOKEN_FILE", value_name = "FILE", help_heading = "Farm")]
+    #[arg(
+        long,
+        env = "KILN_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Farm"
+    )]
     pub token_file: Option<PathBuf>,
     /// Further certificates to trust (PEM)
     #[arg(long, env = "KILN_CA", value_name = "FILE", help_heading = "Farm")]

@@ -67,5 +67,6 @@ fn done(found: bool, what: &str, name: &str) -> Result<Exit, Failure> {
 /// A moment, to the minute.
 fn date(moment: Moment) -> String {
     let time = jiff::Timestamp::from_microsecond(moment.0);
-    time.map(|time| time.strftime("%Y-%m-%d %H:%M").to_string()).unwrap_or_default()
+    time.map(|time| time.strftime("%Y-%m-%d %H:%M").to_string())
+        .unwrap_or_default()
 }

@@ -6,7 +6,9 @@ use clap::Command;
 
 use crate::{
     cli::farm::{ConfigArgs, ConfigCommand},
-    config::{Layers, Place, Role, ServeConfig, ServeSettings, Source, WorkerConfig, WorkerSettings, keys},
+    config::{
+        Layers, Place, Role, ServeConfig, ServeSettings, Source, WorkerConfig, WorkerSettings, keys,
+    },
     exit::{Exit, Failure},
     ui,
 };
@@ -33,7 +35,10 @@ fn layers(args: &ConfigArgs) -> Result<Layers, Failure> {
 
 /// As that command would read these flags.
 fn parse<S: clap::Args>(args: &ConfigArgs) -> Result<S, Failure> {
-    let config = args.config.iter().flat_map(|file| ["--config".into(), file.clone().into_os_string()]);
+    let config = args
+        .config
+        .iter()
+        .flat_map(|file| ["--config".into(), file.clone().into_os_string()]);
     let words = config.chain(args.flags.iter().map(OsString::from));
     let command = Command::new(Role::from(args.of).command()).no_binary_name(true);
     let matches = S::augment_args(command).try_get_matches_from(words);
@@ -49,7 +54,10 @@ fn check(layers: &Layers) -> Result<Exit, Failure> {
         Role::Serve => drop(ServeConfig::read(layers)?),
         Role::Worker => drop(WorkerConfig::read(layers)?),
     }
-    ui::line(&format!("the settings of `{}` are right", layers.role().command()));
+    ui::line(&format!(
+        "the settings of `{}` are right",
+        layers.role().command()
+    ));
     Ok(Exit::Success)
 }
 
@@ -66,12 +74,22 @@ fn show(layers: &Layers) -> Result<Exit, Failure> {
             (keys::Kind::Many, texts) => format!("[{}]", texts.join(", ")),
             (_, texts) => texts.last().cloned().unwrap_or_default(),
         };
-        let comment = if value.source == Source::Default { "# " } else { "" };
-        ui::line(&format!("{comment}{} = {written} # {}", key.name, value.source));
+        let comment = if value.source == Source::Default {
+            "# "
+        } else {
+            ""
+        };
+        ui::line(&format!(
+            "{comment}{} = {written} # {}",
+            key.name, value.source
+        ));
     }
     if layers.role() == Role::Serve && layers.remarks.is_empty() {
         // Where that is depends on the environment alone.
-        ui::line(&format!("# the data directory is {}", Place::read(layers)?.data.display()));
+        ui::line(&format!(
+            "# the data directory is {}",
+            Place::read(layers)?.data.display()
+        ));
     }
     Ok(Exit::Success)
 }
@@ -91,7 +109,9 @@ fn shown(key: &keys::Key, text: &str) -> String {
 
 /// A URL without its password, wherever somebody put it.
 fn masked(url: &str) -> String {
-    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?…"));
+    let (url, query) = url
+        .split_once('?')
+        .map_or((url, ""), |(url, _)| (url, "?…"));
     match (url.split_once("://"), url.rfind('@')) {
         (Some((scheme, rest)), Some(at)) if at > scheme.len() => {
             let user = rest.split([':', '@']).next().unwrap_or_default();
@@ -109,9 +129,18 @@ mod tests {
     #[test]
     fn no_password_of_a_database_is_shown() {
         for (url, shown) in [
-            ("postgres://kiln:hunter2@db/kiln", "postgres://kiln:…@db/kiln"),
-            ("postgres://kiln:hunter@2@db/kiln", "postgres://kiln:…@db/kiln"),
-            ("postgres://db/kiln?password=hunter2", "postgres://db/kiln?…"),
+            (
+                "postgres://kiln:hunter2@db/kiln",
+                "postgres://kiln:…@db/kiln",
+            ),
+            (
+                "postgres://kiln:hunter@2@db/kiln",
+                "postgres://kiln:…@db/kiln",
+            ),
+            (
+                "postgres://db/kiln?password=hunter2",
+                "postgres://db/kiln?…",
+            ),
             ("sqlite:///srv/kiln.db", "sqlite:///srv/kiln.db"),
         ] {
             assert_eq!(masked(url), shown);

@@ -2,7 +2,9 @@
 
 use std::{marker::PhantomData, path::PathBuf};
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, builder::Str, parser::ValueSource};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, builder::Str, parser::ValueSource,
+};
 
 use super::keys::{self, Key, Kind, Role};
 
@@ -101,6 +103,7 @@ fn flag(key: &'static Key) -> Arg {
     let arg = Arg::new(Str::from(key.name))
         .long(key.name)
         .value_name(key.placeholder)
+        .hide(key.name == keys::DUMMY)
         .help(help);
     match key.kind {
         Kind::One => arg.action(ArgAction::Set),
@@ -158,7 +161,15 @@ mod tests {
     #[test]
     fn a_switch_may_be_turned_off_and_a_list_be_given_piece_by_piece() {
         let command = ForServeCommand::augment_args(Command::new("x"));
-        let words = ["x", "--no-worker=false", "--insecure", "--label", "a=1", "--label", "b=2"];
+        let words = [
+            "x",
+            "--no-worker=false",
+            "--insecure",
+            "--label",
+            "a=1",
+            "--label",
+            "b=2",
+        ];
         let matches = command.try_get_matches_from(words).unwrap();
         let settings = ForServeCommand::from_arg_matches(&matches).unwrap();
         let given: Vec<(&str, String)> = settings

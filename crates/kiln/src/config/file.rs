@@ -38,7 +38,13 @@ pub fn read(path: &Path, role: Role) -> Result<Read, String> {
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let upto = error.utf8_error().valid_up_to();
-        let line = error.as_bytes().iter().take(upto).filter(|&&byte| byte == b'\n').count() + 1;
+        let line = error
+            .as_bytes()
+            .iter()
+            .take(upto)
+            .filter(|&&byte| byte == b'\n')
+            .count()
+            + 1;
         format!("{name}: line {line} is not UTF-8")
     })?;
     let read = match path.extension().is_some_and(|extension| extension == "ini") {

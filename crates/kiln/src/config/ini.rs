@@ -64,22 +64,58 @@ const FATES: &[(&str, &str, Fate)] = &[
     ("objects", "s3-insecure", Unused(OBJECTS)),
     ("objects", "s3-region", Unused(OBJECTS)),
     (BUILDS, "origin", Is("origin", SERVE)),
-    (BUILDS, "api-origin", Unused("is not used: the API is at the origin")),
+    (
+        BUILDS,
+        "api-origin",
+        Unused("is not used: the API is at the origin"),
+    ),
     (BUILDS, "connection-string", Is("database", SERVE)),
     (BUILDS, "redis", Unused(REDIS)),
-    (BUILDS, "migrate-on-upgrade", Unused("is not used: `kiln serve` brings its database up to date when it starts")),
-    (BUILDS, "allow-free", Unused("is not used: every user may submit jobs")),
-    (BUILDS, "shell", Unused("is not used: guests are not reached by SSH yet")),
-    (BUILDS, "debug-host", Unused("is not used: --listen says where to listen")),
-    (BUILDS, "debug-port", Unused("is not used: --listen says where to listen")),
+    (
+        BUILDS,
+        "migrate-on-upgrade",
+        Unused("is not used: `kiln serve` brings its database up to date when it starts"),
+    ),
+    (
+        BUILDS,
+        "allow-free",
+        Unused("is not used: every user may submit jobs"),
+    ),
+    (
+        BUILDS,
+        "shell",
+        Unused("is not used: guests are not reached by SSH yet"),
+    ),
+    (
+        BUILDS,
+        "debug-host",
+        Unused("is not used: --listen says where to listen"),
+    ),
+    (
+        BUILDS,
+        "debug-port",
+        Unused("is not used: --listen says where to listen"),
+    ),
     (BUILDS, "oauth-client-id", Unused(LOGINS)),
     (BUILDS, "oauth-client-secret", Unused(LOGINS)),
     (WORKER, "name", Is("runner", SERVE)),
-    (WORKER, "buildlogs", Unused("is not used: logs are kept by the server, in its data directory")),
+    (
+        WORKER,
+        "buildlogs",
+        Unused("is not used: logs are kept by the server, in its data directory"),
+    ),
     (WORKER, "images", Is("images", BOTH)),
-    (WORKER, "controlcmd", Unused("is not used: kiln calls the image's `functions` itself")),
+    (
+        WORKER,
+        "controlcmd",
+        Unused("is not used: kiln calls the image's `functions` itself"),
+    ),
     (WORKER, "timeout", Is("job-timeout", SERVE)),
-    (WORKER, "bind-address", Unused("is not used: a worker listens nowhere")),
+    (
+        WORKER,
+        "bind-address",
+        Unused("is not used: a worker listens nowhere"),
+    ),
     (WORKER, "trigger-from", Unused(MAIL)),
     (WORKER, "s3-bucket", Unused(OBJECTS)),
     (WORKER, "s3-prefix", Unused(OBJECTS)),
@@ -110,13 +146,23 @@ pub fn read(path: &Path, text: &str, role: Role) -> Result<Read, String> {
     Ok(read)
 }
 
-fn take(path: &Path, role: Role, (section, name, value): (&str, &str, &str), ini: &Ini, read: &mut Read) {
+fn take(
+    path: &Path,
+    role: Role,
+    (section, name, value): (&str, &str, &str),
+    ini: &Ini,
+    read: &mut Read,
+) {
     let place = format!("[{section}] {name}");
     let what = match fate(section, name) {
         Some(Is(key, roles)) if roles.contains(&role) => {
             // The worker's own section is newer, and stronger.
             let older = section == BUILDS && fate_in(BUILDS, name).is_none();
-            if older && ini.get_from(Some(WORKER), name).is_some_and(|value| !value.is_empty()) {
+            if older
+                && ini
+                    .get_from(Some(WORKER), name)
+                    .is_some_and(|value| !value.is_empty())
+            {
                 format!("is not used: [{WORKER}] {name} is there")
             } else if let Some(key) = keys::find(role, key) {
                 let source = Source::File(path.to_owned(), place.clone());
@@ -156,7 +202,9 @@ fn translate(key: &str, value: &str) -> String {
     match key {
         // SQLAlchemy's spelling has the driver's name in it.
         "database" => match value.split_once("://") {
-            Some((scheme, rest)) if scheme.starts_with("postgresql") => format!("postgres://{rest}"),
+            Some((scheme, rest)) if scheme.starts_with("postgresql") => {
+                format!("postgres://{rest}")
+            }
             _ => value.to_owned(),
         },
         // The name of a worker once had its port.
@@ -172,7 +220,9 @@ mod tests {
     fn values(text: &str, role: Role) -> Vec<(&'static str, String)> {
         let read = read(Path::new("config.ini"), text, role).unwrap();
         let values = read.values.into_iter();
-        values.map(|(key, value)| (key, value.texts.join(" "))).collect()
+        values
+            .map(|(key, value)| (key, value.texts.join(" ")))
+            .collect()
     }
 
     const FILE: &str = "[sr.ht]\nsite-name=our forge\nnetwork-key=x=y\n; a comment\n[git.sr.ht]\norigin=https://git.example\n\
@@ -192,7 +242,10 @@ mod tests {
                 ("site-name", "our forge".to_owned()),
             ]
         );
-        assert_eq!(values(FILE, Role::Worker), [("images", "/var/lib/images".to_owned())]);
+        assert_eq!(
+            values(FILE, Role::Worker),
+            [("images", "/var/lib/images".to_owned())]
+        );
     }
 
     #[test]
@@ -209,7 +262,10 @@ mod tests {
             "[builds.sr.ht] connection-string is not `kiln worker`'s: the server says it",
             "[builds.sr.ht::worker] buildlogs is not used: logs are kept by the server, in its data directory",
         ] {
-            assert!(remarks.iter().any(|remark| remark == expected), "{expected}: {remarks:#?}");
+            assert!(
+                remarks.iter().any(|remark| remark == expected),
+                "{expected}: {remarks:#?}"
+            );
         }
     }
 
@@ -218,7 +274,10 @@ mod tests {
         let older = "[builds.sr.ht]\nimages=/old\nname=old.example\n";
         assert_eq!(
             values(older, Role::Serve),
-            [("images", "/old".to_owned()), ("runner", "old.example".to_owned())]
+            [
+                ("images", "/old".to_owned()),
+                ("runner", "old.example".to_owned())
+            ]
         );
         for both in [
             "[builds.sr.ht]\nimages=/old\n[builds.sr.ht::worker]\nimages=/new\n",

@@ -317,7 +317,12 @@ pub const KEYS: &[Key] = &[
         "text",
         "What is written to standard error: text, or json with one object per line",
     ),
+    #[cfg(feature = "testing")]
+    switch(DUMMY, BOTH, "Run jobs on the dummy machine"),
 ];
+
+/// For tests: left out of help texts.
+pub const DUMMY: &str = "dummy";
 
 #[cfg(test)]
 mod tests {

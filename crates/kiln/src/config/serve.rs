@@ -101,7 +101,9 @@ impl ServeConfig {
             data: place.data,
             database: place.database,
             tls,
-            origin: layers.maybe("origin", url)?.map(|url| url.trim_end_matches('/').to_owned()),
+            origin: layers
+                .maybe("origin", url)?
+                .map(|url| url.trim_end_matches('/').to_owned()),
             site_name: layers.one("site-name", |text| Ok::<_, String>(text.to_owned()))?,
             runner: layers.maybe("runner", host)?,
             ssh_user: layers.one("ssh-user", |text| Ok::<_, String>(text.to_owned()))?,
@@ -197,7 +199,10 @@ fn database(text: &str) -> Result<String, String> {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+    if let Some(port) = text
+        .strip_prefix("localhost:")
+        .and_then(|port| port.parse().ok())
+    {
         return Ok((Ipv4Addr::LOCALHOST, port).into());
     }
     text.parse()
@@ -212,7 +217,10 @@ fn host(text: &str) -> Result<String, String> {
 }
 
 fn tls(layers: &Layers) -> Result<Option<Tls>, Failure> {
-    match (layers.maybe("tls-cert", path)?, layers.maybe("tls-key", path)?) {
+    match (
+        layers.maybe("tls-cert", path)?,
+        layers.maybe("tls-key", path)?,
+    ) {
         (Some(cert), Some(key)) => Ok(Some(Tls { cert, key })),
         (None, None) => Ok(None),
         (Some(_), None) => Err(layers.mistake("tls-cert", &"--tls-key is missing")),
@@ -237,7 +245,11 @@ mod tests {
 
     #[test]
     fn a_wrong_database_is_not_repeated_for_it_may_have_a_password() {
-        assert!(!database("mysql://root:hunter2@db/x").unwrap_err().contains("hunter2"));
+        assert!(
+            !database("mysql://root:hunter2@db/x")
+                .unwrap_err()
+                .contains("hunter2")
+        );
         assert_eq!(database("postgresql://a@b/c").unwrap(), "postgres://a@b/c");
         assert!(database("sqlite::memory:").is_err());
     }

@@ -18,7 +18,9 @@ use super::{
 pub fn read(path: &Path, text: &str, role: Role) -> Result<Read, String> {
     let table = DeTable::parse(text).map_err(|error| {
         let line = error.span().map(|span| line(text, span.start));
-        let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        let place = line
+            .map(|line| format!("line {line}: "))
+            .unwrap_or_default();
         format!("{place}{}", error.message())
     })?;
     let mut read = Read::default();
@@ -44,7 +46,10 @@ fn known(role: Role, name: &str) -> Result<&'static Key, String> {
         .into_iter()
         .find(|other| keys::find(*other, name).is_some());
     if let Some(other) = other {
-        return Err(format!("`{name}` is a setting of `{}` alone", other.command()));
+        return Err(format!(
+            "`{name}` is a setting of `{}` alone",
+            other.command()
+        ));
     }
     let names: Vec<&str> = keys::of(role).map(|key| key.name).collect();
     Err(match suggest::nearest(name, &names) {
@@ -58,7 +63,9 @@ fn known(role: Role, name: &str) -> Result<&'static Key, String> {
 
 fn texts(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
     match (key.kind, value.get_ref()) {
-        (Kind::Many, DeValue::Array(items)) => items.iter().map(|item| text(item.get_ref())).collect(),
+        (Kind::Many, DeValue::Array(items)) => {
+            items.iter().map(|item| text(item.get_ref())).collect()
+        }
         (Kind::Switch, DeValue::Boolean(yes)) => Ok(vec![yes.to_string()]),
         (Kind::Switch, _) => Err("write true or false".into()),
         (_, DeValue::Array(_)) => Err("one value, not a list".into()),
@@ -81,7 +88,9 @@ mod tests {
     fn serve(text: &str) -> Result<Vec<(&'static str, String)>, String> {
         let read = read(Path::new("kiln.toml"), text, Role::Serve)?;
         let values = read.values.into_iter();
-        Ok(values.map(|(key, value)| (key, value.texts.join(" "))).collect())
+        Ok(values
+            .map(|(key, value)| (key, value.texts.join(" ")))
+            .collect())
     }
 
     #[test]
@@ -101,12 +110,24 @@ mod tests {
     #[test]
     fn a_mistake_is_named_with_its_line_and_what_was_meant() {
         for (file, why) in [
-            ("slots = 1\n\nlisen = \"x\"", "line 3: there is no setting `lisen`; did you mean `listen`?"),
-            ("frobnicate = 1", "line 1: there is no setting `frobnicate`; `kiln serve --help` lists them"),
-            ("proxy = \"x\"", "line 1: `proxy` is a setting of `kiln worker` alone"),
+            (
+                "slots = 1\n\nlisen = \"x\"",
+                "line 3: there is no setting `lisen`; did you mean `listen`?",
+            ),
+            (
+                "frobnicate = 1",
+                "line 1: there is no setting `frobnicate`; `kiln serve --help` lists them",
+            ),
+            (
+                "proxy = \"x\"",
+                "line 1: `proxy` is a setting of `kiln worker` alone",
+            ),
             ("no-worker = 1", "line 1: no-worker: write true or false"),
             ("slots = [1]", "line 1: slots: one value, not a list"),
-            ("slots = 1.5", "line 1: slots: write a text in quotes, or a number"),
+            (
+                "slots = 1.5",
+                "line 1: slots: write a text in quotes, or a number",
+            ),
             ("a\nslots = ", "line 1: "),
             ("slots = 1\nslots = 2", "line 2: "),
         ] {

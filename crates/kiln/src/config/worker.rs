@@ -36,6 +36,9 @@ pub struct GuestConfig {
     pub boot_timeout: Duration,
     /// How many guests stand ready.
     pub pool: usize,
+    /// Whether jobs run on the dummy machine.
+    #[cfg(feature = "testing")]
+    pub dummy: bool,
 }
 
 impl GuestConfig {
@@ -49,7 +52,10 @@ impl GuestConfig {
         let network = !layers.switch("no-network")?;
         let allow = layers.many("allow");
         if !network && !allow.is_empty() {
-            return Err(layers.mistake("no-network", &"without a network guests reach nothing that --allow names"));
+            return Err(layers.mistake(
+                "no-network",
+                &"without a network guests reach nothing that --allow names",
+            ));
         }
         Ok(Self {
             slots: layers.one("slots", |text| number(text, 1, MAX_SLOTS))?,
@@ -63,6 +69,8 @@ impl GuestConfig {
             derived_ttl: layers.one("derived-ttl", units::duration_or_none)?,
             boot_timeout: layers.one("boot-timeout", units::duration)?,
             pool: layers.one("pool", |text| number(text, 0, MAX_SLOTS))? as usize,
+            #[cfg(feature = "testing")]
+            dummy: layers.switch(super::keys::DUMMY)?,
         })
     }
 }
@@ -129,7 +137,9 @@ pub(super) fn url(text: &str) -> Result<String, String> {
         Some(host) if !host.is_empty() && !host.starts_with('/') && text.len() <= limits::URL => {
             Ok(text.to_owned())
         }
-        _ => Err(format!("`{text}` is no URL; write it like https://builds.example.org")),
+        _ => Err(format!(
+            "`{text}` is no URL; write it like https://builds.example.org"
+        )),
     }
 }
 

@@ -17,20 +17,10 @@ pub struct Job {
     pub reason: Option<String>,
     /// Why it waits.
     pub waiting: Option<String>,
-    /// Whose.
-    pub owner: Owner,
     /// Its own log, once there is one.
     pub log: Option<Log>,
     /// Its tasks, in order.
     pub tasks: Vec<Task>,
-}
-
-/// Whose a job is.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Owner {
-    /// With `~`.
-    pub canonical_name: String,
 }
 
 /// Where a log is.
@@ -66,7 +56,8 @@ pub struct Artifact {
 }
 
 /// What [`Job`] is read from.
-const FOLLOWED: &str = "id status reason waiting owner { canonicalName } log { fullURL } tasks { name status log { fullURL } }";
+const FOLLOWED: &str =
+    "id status reason waiting log { fullURL } tasks { name status log { fullURL } }";
 
 /// What `kiln show` shows.
 const SHOWN: &str = "id created updated status reason waiting note tags visibility image imageDigest runner worker \
@@ -91,11 +82,19 @@ impl Job {
 }
 
 /// What the reasons of jobs say that the farm lost.
-const LOST: &[&str] = &["worker lost", "worker stopped", "workers could not run this job"];
+const LOST: &[&str] = &[
+    "worker lost",
+    "the worker was stopped",
+    "workers could not run this job",
+];
 
 /// A number, or the end of a job's URL.
 pub fn job_id(word: &str) -> Result<i32, FarmError> {
-    let last = word.trim_end_matches('/').rsplit('/').next().unwrap_or(word);
+    let last = word
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or(word);
     let id = last.trim_start_matches('#').parse().ok();
     id.filter(|id| *id > 0).ok_or_else(|| {
         FarmError::Refused(format!(
@@ -106,7 +105,9 @@ pub fn job_id(word: &str) -> Result<i32, FarmError> {
 
 fn is(what: &str, id: i32, found: Value) -> Result<Value, FarmError> {
     match found {
-        Value::Null => Err(FarmError::Refused(format!("there is no {what} {id}, or it is not yours"))),
+        Value::Null => Err(FarmError::Refused(format!(
+            "there is no {what} {id}, or it is not yours"
+        ))),
         found => Ok(found),
     }
 }
@@ -140,7 +141,9 @@ impl Farm {
 
     /// A job's artifacts: as the API has them, and read.
     pub async fn artifacts(&self, id: i32) -> Result<(Value, Vec<Artifact>), FarmError> {
-        let mut job = self.job_with("artifacts { path size sha256 url }", id).await?;
+        let mut job = self
+            .job_with("artifacts { path size sha256 url }", id)
+            .await?;
         let raw = job["artifacts"].take();
         Ok((raw.clone(), read(raw)?))
     }
@@ -150,14 +153,20 @@ impl Farm {
         let page = format!("jobs(cursor: $cursor) {{ results {{ {LISTED} }} cursor }}");
         let query = match user {
             None => format!("query($cursor: Cursor) {{ {page} }}"),
-            Some(_) => format!("query($cursor: Cursor, $user: String!) {{ userByName(username: $user) {{ {page} }} }}"),
+            Some(_) => format!(
+                "query($cursor: Cursor, $user: String!) {{ userByName(username: $user) {{ {page} }} }}"
+            ),
         };
         let (mut found, mut cursor) = (Vec::new(), Value::Null);
         loop {
             let name = user.map(|user| user.trim_start_matches('~'));
-            let mut data = self.query(&query, &json!({ "cursor": cursor, "user": name })).await?;
+            let mut data = self
+                .query(&query, &json!({ "cursor": cursor, "user": name }))
+                .await?;
             let mut page = match (user, data["userByName"].is_null()) {
-                (Some(user), true) => return Err(FarmError::Refused(format!("there is no user {user}"))),
+                (Some(user), true) => {
+                    return Err(FarmError::Refused(format!("there is no user {user}")));
+                }
                 (Some(_), false) => data["userByName"]["jobs"].take(),
                 (None, _) => data["jobs"].take(),
             };
@@ -221,7 +230,12 @@ mod tests {
 
     #[test]
     fn a_job_is_named_by_its_number_or_its_url() {
-        for word in ["7", "#7", "https://b.example/~me/job/7", "http://b.example/~me/job/7/"] {
+        for word in [
+            "7",
+            "#7",
+            "https://b.example/~me/job/7",
+            "http://b.example/~me/job/7/",
+        ] {
             assert_eq!(job_id(word).unwrap(), 7, "{word}");
         }
         for word in ["", "x", "0", "-1", "99999999999", "https://b.example/~me"] {

@@ -64,7 +64,10 @@ pub fn find(args: &FarmArgs) -> Result<Credentials, Failure> {
     Ok(Credentials {
         server,
         token,
-        ca: args.ca.clone().or_else(|| kept.as_ref().and_then(|kept| kept.ca.clone())),
+        ca: args
+            .ca
+            .clone()
+            .or_else(|| kept.as_ref().and_then(|kept| kept.ca.clone())),
         insecure: args.insecure || kept.is_some_and(|kept| kept.insecure),
     })
 }
@@ -96,7 +99,10 @@ fn kept() -> Result<Option<Credentials>, Failure> {
     let text = private::read(&file)?;
     let read = serde_json::from_str(&text);
     read.map(Some).map_err(|error| {
-        Failure::usage(format!("{}: {error}; `kiln login` writes it anew", file.display()))
+        Failure::usage(format!(
+            "{}: {error}; `kiln login` writes it anew",
+            file.display()
+        ))
     })
 }
 

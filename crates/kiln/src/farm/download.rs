@@ -24,9 +24,15 @@ pub async fn fetch(farm: &Farm, artifact: &Artifact, url: &str, to: &Path) -> Re
     let mut body = answer.into_body();
     let (mut size, mut digest) = (0u64, Sha256::new());
     while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|error| FarmError::Away(format!("{}: the download broke off: {error}", artifact.path)))?;
-        let Ok(bytes) = frame.into_data() else { continue };
+        let frame = frame.map_err(|error| {
+            FarmError::Away(format!(
+                "{}: the download broke off: {error}",
+                artifact.path
+            ))
+        })?;
+        let Ok(bytes) = frame.into_data() else {
+            continue;
+        };
         size += bytes.len() as u64;
         if size > artifact.size {
             break;
@@ -34,7 +40,11 @@ pub async fn fetch(farm: &Farm, artifact: &Artifact, url: &str, to: &Path) -> Re
         digest.update(&bytes);
         file.write_all(&bytes).map_err(here)?;
     }
-    let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let other_digest = artifact.sha256.as_ref().is_some_and(|said| *said != digest);
     if size != artifact.size || other_digest {
         return Err(Failure::host(format!(
@@ -60,7 +70,9 @@ pub fn names(dir: &Path, artifacts: &[Artifact]) -> Vec<PathBuf> {
     let name = |(index, artifact): (usize, &Artifact)| {
         let last = artifact.path.trim_end_matches('/').rsplit('/').next();
         let last = last.filter(|name| {
-            !matches!(*name, "" | "." | "..") && !name.chars().any(char::is_control) && name.len() < 200
+            !matches!(*name, "" | "." | "..")
+                && !name.chars().any(char::is_control)
+                && name.len() < 200
         });
         let mut name = last.map_or_else(|| format!("artifact-{index}"), str::to_owned);
         while !taken.insert(name.clone()) {
@@ -86,7 +98,19 @@ mod tests {
             })
             .to_vec();
         let names = names(Path::new("d"), &artifacts);
-        let names: Vec<String> = names.iter().map(|path| path.display().to_string()).collect();
-        assert_eq!(names, ["d/out.tar", "d/1-out.tar", "d/artifact-2", "d/x", "d/artifact-4"]);
+        let names: Vec<String> = names
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "d/out.tar",
+                "d/1-out.tar",
+                "d/artifact-2",
+                "d/x",
+                "d/artifact-4"
+            ]
+        );
     }
 }

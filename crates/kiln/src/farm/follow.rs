@@ -140,7 +140,8 @@ impl Following<'_> {
             }
         }
         let ended = job.ended();
-        self.ended.send_if_modified(|known| std::mem::replace(known, ended) != ended);
+        self.ended
+            .send_if_modified(|known| std::mem::replace(known, ended) != ended);
     }
 
     async fn tasks(&mut self, job: &Job) -> Result<(), Failure> {
@@ -156,7 +157,9 @@ impl Following<'_> {
             match (task.status.as_str(), &task.log) {
                 ("PENDING", _) if !job.ended() => return Ok(()),
                 ("RUNNING" | "SUCCESS" | "FAILED", Some(log)) => {
-                    self.display.event(&self.event(&task.name, TaskStatus::Running)).await;
+                    self.display
+                        .event(&self.event(&task.name, TaskStatus::Running))
+                        .await;
                     let (sender, over) = watch::channel(is_over(&task.status) || job.ended());
                     self.over.insert(task.name.clone(), sender);
                     self.task = Some(self.read(LogId::Task(task.name.clone()), log, over));
@@ -188,7 +191,9 @@ impl Following<'_> {
 
     /// Shows how a task ended.
     async fn tell(&self, job: &Job, place: usize) {
-        let Some(task) = job.tasks.get(place) else { return };
+        let Some(task) = job.tasks.get(place) else {
+            return;
+        };
         let status = match task.status.as_str() {
             "SUCCESS" => TaskStatus::Success,
             "FAILED" => TaskStatus::Failed,
@@ -220,7 +225,9 @@ impl Following<'_> {
             reason: job.reason.clone(),
             duration: self.since.elapsed(),
         };
-        self.display.event(&Event::new(self.since.elapsed(), body)).await;
+        self.display
+            .event(&Event::new(self.since.elapsed(), body))
+            .await;
     }
 }
 

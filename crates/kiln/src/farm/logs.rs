@@ -98,8 +98,11 @@ impl Stream {
                 () = lingered(&mut ending), if !over => return Ok(()),
             };
             let Some(frame) = frame else { return Ok(()) };
-            let frame = frame.map_err(|error| FarmError::Away(format!("the log broke off: {error}")))?;
-            let Ok(mut bytes) = frame.into_data() else { continue };
+            let frame =
+                frame.map_err(|error| FarmError::Away(format!("the log broke off: {error}")))?;
+            let Ok(mut bytes) = frame.into_data() else {
+                continue;
+            };
             let known = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
             skip -= known as u64;
             let bytes = bytes.split_off(known);
@@ -125,7 +128,14 @@ fn start(answer: &Answer) -> u64 {
     }
     let range = answer.headers().get(header::CONTENT_RANGE);
     let range = range.and_then(|range| range.to_str().ok());
-    let first = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+    let first = range.and_then(|range| {
+        range
+            .strip_prefix("bytes ")?
+            .split('-')
+            .next()?
+            .parse()
+            .ok()
+    });
     first.unwrap_or(0)
 }
 
@@ -133,7 +143,12 @@ fn start(answer: &Answer) -> u64 {
 ///
 /// # Errors
 /// When there is no such task, or no log of it yet.
-pub async fn print(farm: &Farm, id: i32, task: Option<&str>, follow: bool) -> Result<Exit, Failure> {
+pub async fn print(
+    farm: &Farm,
+    id: i32,
+    task: Option<&str>,
+    follow: bool,
+) -> Result<Exit, Failure> {
     let display = Display::new(false);
     let mut job = farm.job(id).await?;
     if let Some(name) = task {
@@ -142,17 +157,34 @@ pub async fn print(farm: &Farm, id: i32, task: Option<&str>, follow: bool) -> Re
             job = farm.job(id).await?;
         }
         let log = log_of(&job, name)?;
-        let log = log.ok_or_else(|| Failure::usage(format!("the task {name} has no log yet: it has not run")))?;
-        show(farm, (id, LogId::Task(name.to_owned()), log), follow, &display).await?;
+        let log = log.ok_or_else(|| {
+            Failure::usage(format!("the task {name} has no log yet: it has not run"))
+        })?;
+        show(
+            farm,
+            (id, LogId::Task(name.to_owned()), log),
+            follow,
+            &display,
+        )
+        .await?;
         return Ok(Exit::Success);
     }
     let Some(own) = &job.log else {
-        return Err(Failure::usage(format!("job {id} has no log yet: it is {}", job.status.to_lowercase())));
+        return Err(Failure::usage(format!(
+            "job {id} has no log yet: it is {}",
+            job.status.to_lowercase()
+        )));
     };
     show(farm, (id, LogId::Job, own), false, &display).await?;
     for task in &job.tasks {
         if let Some(log) = task.log.as_ref().filter(|_| task.status != "SKIPPED") {
-            show(farm, (id, LogId::Task(task.name.clone()), log), false, &display).await?;
+            show(
+                farm,
+                (id, LogId::Task(task.name.clone()), log),
+                false,
+                &display,
+            )
+            .await?;
         }
     }
     Ok(Exit::Success)
@@ -162,13 +194,22 @@ fn log_of<'j>(job: &'j Job, name: &str) -> Result<Option<&'j Log>, Failure> {
     let task = job.tasks.iter().find(|task| task.name == name);
     let task = task.ok_or_else(|| {
         let names: Vec<&str> = job.tasks.iter().map(|task| task.name.as_str()).collect();
-        Failure::usage(format!("job {} has no task {name}; it has {}", job.id, names.join(", ")))
+        Failure::usage(format!(
+            "job {} has no task {name}; it has {}",
+            job.id,
+            names.join(", ")
+        ))
     })?;
     Ok(task.log.as_ref())
 }
 
 /// Shows one log to its end; to where it ends now unless it is followed.
-async fn show(farm: &Farm, (job, log, at): (i32, LogId, &Log), follow: bool, display: &Display) -> Result<(), Failure> {
+async fn show(
+    farm: &Farm,
+    (job, log, at): (i32, LogId, &Log),
+    follow: bool,
+    display: &Display,
+) -> Result<(), Failure> {
     let (out, mut pieces) = mpsc::channel(1);
     let (tell, over) = watch::channel(!follow);
     let stream = Stream {
@@ -198,7 +239,10 @@ async fn show(farm: &Farm, (job, log, at): (i32, LogId, &Log), follow: bool, dis
 }
 
 fn is_over(job: &Job, log: &LogId) -> bool {
-    let task = job.tasks.iter().find(|task| Some(task.name.as_str()) == log.task());
+    let task = job
+        .tasks
+        .iter()
+        .find(|task| Some(task.name.as_str()) == log.task());
     let over = task.is_some_and(|task| !matches!(task.status.as_str(), "PENDING" | "RUNNING"));
     job.ended() || over
 }

@@ -182,7 +182,8 @@ impl Farm {
             .body(kiln_wire::client::empty())
             .map_err(|error| FarmError::Refused(format!("{url}: {error}")))?;
         let asked = timeout(PATIENCE, self.client.send(request)).await;
-        let answer = asked.map_err(|_| FarmError::Away(format!("{} doesn't answer", self.server)))??;
+        let answer =
+            asked.map_err(|_| FarmError::Away(format!("{} doesn't answer", self.server)))??;
         let status = answer.status();
         if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             return Ok(answer);
@@ -209,31 +210,48 @@ fn path(url: &str) -> &str {
 /// What an answer to a query means.
 fn answered(server: &str, status: StatusCode, text: &[u8]) -> Result<Value, FarmError> {
     let answer: Option<Value> = serde_json::from_slice(text).ok();
-    let errors = answer.as_ref().and_then(|answer| answer["errors"].as_array());
+    let errors = answer
+        .as_ref()
+        .and_then(|answer| answer["errors"].as_array());
     if let Some(errors) = errors.filter(|errors| !errors.is_empty()) {
         let said: Vec<String> = errors.iter().map(said).collect();
         let said = said.join("\nkiln: ");
         return Err(match status.is_server_error() {
             true => FarmError::Away(said),
             false => FarmError::Refused(match status {
-                StatusCode::UNAUTHORIZED => format!("{server}: {said}; `kiln login` with a token that is good"),
+                StatusCode::UNAUTHORIZED => {
+                    format!("{server}: {said}; `kiln login` with a token that is good")
+                }
                 _ => said,
             }),
         });
     }
     if status.is_server_error() {
-        return Err(FarmError::Away(format!("{server} says {}", sentence(status, text))));
+        return Err(FarmError::Away(format!(
+            "{server} says {}",
+            sentence(status, text)
+        )));
     }
     match answer {
-        Some(mut answer) if status.is_success() && answer["data"].is_object() => Ok(answer["data"].take()),
-        _ if status.is_success() => Err(FarmError::Refused(format!("{server} is no builds.sr.ht API: it answers with something else"))),
-        _ => Err(FarmError::Refused(format!("{server} says {}", sentence(status, text)))),
+        Some(mut answer) if status.is_success() && answer["data"].is_object() => {
+            Ok(answer["data"].take())
+        }
+        _ if status.is_success() => Err(FarmError::Refused(format!(
+            "{server} is no builds.sr.ht API: it answers with something else"
+        ))),
+        _ => Err(FarmError::Refused(format!(
+            "{server} says {}",
+            sentence(status, text)
+        ))),
     }
 }
 
 /// One error of GraphQL's, for a person.
 fn said(error: &Value) -> String {
-    error["message"].as_str().unwrap_or("an error without a message").to_owned()
+    error["message"]
+        .as_str()
+        .unwrap_or("an error without a message")
+        .to_owned()
 }
 
 /// A status, and what came with it.
@@ -241,7 +259,9 @@ fn sentence(status: StatusCode, text: &[u8]) -> String {
     let value: Option<Value> = serde_json::from_slice(text).ok();
     let message = value.as_ref().and_then(|value| {
         let of_graphql = value["errors"][0]["message"].as_str();
-        of_graphql.or(value["message"].as_str()).or(value["error"].as_str())
+        of_graphql
+            .or(value["message"].as_str())
+            .or(value["error"].as_str())
     });
     match message {
         Some(message) => format!("{}: {message}", status.as_u16()),
@@ -252,7 +272,8 @@ fn sentence(status: StatusCode, text: &[u8]) -> String {
 /// A name for a submission that no other has.
 pub fn idempotency_key() -> Result<String, Failure> {
     let mut bytes = [0u8; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(Failure::host)?;
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(Failure::host)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -273,8 +294,14 @@ mod tests {
 
     #[test]
     fn of_a_url_only_the_path_is_asked_for() {
-        assert_eq!(path("https://elsewhere.example/query/log/1/log"), "/query/log/1/log");
-        assert_eq!(path("/artifacts/1/x?y=http://z/"), "/artifacts/1/x?y=http://z/");
+        assert_eq!(
+            path("https://elsewhere.example/query/log/1/log"),
+            "/query/log/1/log"
+        );
+        assert_eq!(
+            path("/artifacts/1/x?y=http://z/"),
+            "/artifacts/1/x?y=http://z/"
+        );
         assert_eq!(path("https://host"), "/");
     }
 
@@ -287,11 +314,27 @@ mod tests {
     fn errors_are_told_apart_by_whether_to_try_again() {
         assert_eq!(answer(200, r#"{"data":{"x":1}}"#), Ok(json!({"x": 1})));
         for (status, text, expected) in [
-            (200, r#"{"data":null,"errors":[{"message":"no such job"}]}"#, "Refused(\"no such job\")"),
-            (403, r#"{"errors":[{"message":"JOBS:RW is missing"}]}"#, "Refused(\"JOBS:RW is missing\")"),
+            (
+                200,
+                r#"{"data":null,"errors":[{"message":"no such job"}]}"#,
+                "Refused(\"no such job\")",
+            ),
+            (
+                403,
+                r#"{"errors":[{"message":"JOBS:RW is missing"}]}"#,
+                "Refused(\"JOBS:RW is missing\")",
+            ),
             (502, "<html>", "Away(\"http://farm says 502 Bad Gateway\")"),
-            (404, "nothing", "Refused(\"http://farm says 404 Not Found\")"),
-            (200, "<html>", "Refused(\"http://farm is no builds.sr.ht API: it answers with something else\")"),
+            (
+                404,
+                "nothing",
+                "Refused(\"http://farm says 404 Not Found\")",
+            ),
+            (
+                200,
+                "<html>",
+                "Refused(\"http://farm is no builds.sr.ht API: it answers with something else\")",
+            ),
         ] {
             assert_eq!(answer(status, text), Err(expected.to_owned()));
         }

@@ -38,17 +38,27 @@ fn server(word: &str) -> Option<String> {
 fn recorded(id: i32, job: &Value) -> Result<Recorded, Failure> {
     let text = job["manifest"].as_str().unwrap_or_default();
     let parsed = manifest::parse(text.as_bytes()).map_err(|refused| {
-        let lines = refused.diagnostics.iter().map(|line| format!("job {id}: {line}"));
+        let lines = refused
+            .diagnostics
+            .iter()
+            .map(|line| format!("job {id}: {line}"));
         Failure::usage(lines.collect::<Vec<_>>().join("\nkiln: "))
     })?;
     let mut manifest = parsed.manifest;
-    let commits = job["sources"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let commits = job["sources"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let mut pinned = 0;
     for (index, source) in manifest.sources.iter_mut().flatten().enumerate() {
-        let commit = commits.iter().find(|source| source["index"].as_u64() == Some(index as u64));
+        let commit = commits
+            .iter()
+            .find(|source| source["index"].as_u64() == Some(index as u64));
         if let Some(commit) = commit.and_then(|source| source["commit"].as_str()) {
             let at = source.at(commit).map_err(|problem| {
-                Failure::from(FarmError::Refused(format!("the farm's commit of {source}: {problem}")))
+                Failure::from(FarmError::Refused(format!(
+                    "the farm's commit of {source}: {problem}"
+                )))
             })?;
             *source = at;
             pinned += 1;
@@ -69,13 +79,17 @@ fn recorded(id: i32, job: &Value) -> Result<Recorded, Failure> {
 /// Says whether the image here is the one that the job ran on.
 pub fn compare_image(recorded: &Recorded, here: &str) {
     match &recorded.digest {
-        Some(there) if there == here => ui::note("the image here is the version that the job ran on"),
+        Some(there) if there == here => {
+            ui::note("the image here is the version that the job ran on")
+        }
         Some(there) => ui::warning(&format!(
             "the image here is another version ({}) than the job ran on ({})",
             short(here),
             short(there)
         )),
-        None => ui::warning("the job never came to an image: it is not known which version it is for"),
+        None => {
+            ui::warning("the job never came to an image: it is not known which version it is for")
+        }
     }
 }
 
@@ -97,8 +111,19 @@ mod tests {
             "imageDigest": "00ff",
         });
         let recorded = recorded(1, &job).unwrap();
-        let sources: Vec<&str> = recorded.manifest.sources().iter().map(manifest::Source::as_str).collect();
-        assert_eq!(sources, ["https://git.example/a#0123abc", "b::hg+https://hg.example/b#feed"]);
+        let sources: Vec<&str> = recorded
+            .manifest
+            .sources()
+            .iter()
+            .map(manifest::Source::as_str)
+            .collect();
+        assert_eq!(
+            sources,
+            [
+                "https://git.example/a#0123abc",
+                "b::hg+https://hg.example/b#feed"
+            ]
+        );
         assert_eq!(recorded.digest.as_deref(), Some("00ff"));
     }
 
@@ -113,7 +138,10 @@ mod tests {
 
     #[test]
     fn the_farm_is_what_stands_before_the_user() {
-        assert_eq!(server("https://b.example/~me/job/3").as_deref(), Some("https://b.example"));
+        assert_eq!(
+            server("https://b.example/~me/job/3").as_deref(),
+            Some("https://b.example")
+        );
         assert_eq!(server("3"), None);
     }
 }

@@ -38,7 +38,11 @@ mod tests {
         assert_ne!(one, other);
         let letters = one.strip_prefix(USER).unwrap();
         assert_eq!(letters.len(), 43);
-        assert!(letters.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
+        assert!(
+            letters
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        );
         assert_eq!(hash, TokenHash(Sha256::digest(one.as_bytes()).into()));
     }
 }

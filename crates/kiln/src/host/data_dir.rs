@@ -67,7 +67,9 @@ fn open(dir: &Path) -> io::Result<File> {
 
 fn taken(path: &Path, lock: &mut File) -> Failure {
     let mut name = String::new();
-    let read = lock.rewind().and_then(|()| lock.take(32).read_to_string(&mut name));
+    let read = lock
+        .rewind()
+        .and_then(|()| lock.take(32).read_to_string(&mut name));
     let who = match (read, name.trim()) {
         (Ok(_), pid) if !pid.is_empty() => format!("process {pid}"),
         _ => "another process".to_owned(),

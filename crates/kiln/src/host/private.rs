@@ -95,7 +95,10 @@ mod tests {
         for mode in [0o640, 0o604, 0o660] {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
             let error = token(&file).unwrap_err().message;
-            assert!(error.contains("others may read it") && error.contains("chmod 600"), "{error}");
+            assert!(
+                error.contains("others may read it") && error.contains("chmod 600"),
+                "{error}"
+            );
         }
     }
 

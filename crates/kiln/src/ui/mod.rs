@@ -20,7 +20,13 @@ pub fn note(text: &str) {
 pub fn clean(line: &str) -> String {
     let line: String = line
         .chars()
-        .map(|c| if c.is_control() && c != '\x1b' { ' ' } else { c })
+        .map(|c| {
+            if c.is_control() && c != '\x1b' {
+                ' '
+            } else {
+                c
+            }
+        })
         .collect();
     clean::text(&line)
 }

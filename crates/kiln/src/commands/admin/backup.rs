@@ -31,7 +31,9 @@ pub async fn backup(store: &Store, file: &Path) -> Result<Exit, Failure> {
 /// Puts a copy in its place.
 pub async fn restore(place: &Place, copy: &Path) -> Result<Exit, Failure> {
     let Some(database) = place.file() else {
-        return Err(Failure::usage("this database is PostgreSQL's: `pg_restore` is what brings it back"));
+        return Err(Failure::usage(
+            "this database is PostgreSQL's: `pg_restore` is what brings it back",
+        ));
     };
     let _held = DataDir::take(&place.data)?;
     let new = beside(&database, ".restoring");
@@ -42,7 +44,9 @@ pub async fn restore(place: &Place, copy: &Path) -> Result<Exit, Failure> {
         remove(&new).map_err(here)?;
         return Err(Failure::usage(format!("{}: {error}", copy.display())));
     }
-    File::open(&new).and_then(|file| file.sync_all()).map_err(here)?;
+    File::open(&new)
+        .and_then(|file| file.sync_all())
+        .map_err(here)?;
     let old = put(&new, &database).map_err(here)?;
     let kept = old.map(|old| format!("; what was there is {}", old.display()));
     ui::note(&format!(
@@ -59,7 +63,9 @@ async fn is_ours(file: &Path) -> Result<(), String> {
         url: sqlite(file),
         migrate: false,
     };
-    let store = Store::open(&config).await.map_err(|error| error.to_string())?;
+    let store = Store::open(&config)
+        .await
+        .map_err(|error| error.to_string())?;
     store.ping().await.map_err(|error| error.to_string())?;
     Ok(())
 }

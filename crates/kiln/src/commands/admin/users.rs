@@ -27,7 +27,12 @@ pub async fn run(store: &Store, command: &UserCommand) -> Result<Exit, Failure> 
             for user in store.users().await.map_err(failed)? {
                 let admin = if user.admin { "admin" } else { "" };
                 let revoked = if user.revoked { "revoked" } else { "" };
-                let row = format!("{:<20} {:<30} {} {admin:<5} {revoked}", user.username, user.email, date(user.created));
+                let row = format!(
+                    "{:<20} {:<30} {} {admin:<5} {revoked}",
+                    user.username,
+                    user.email,
+                    date(user.created)
+                );
                 ui::line(row.trim_end());
             }
             Ok(Exit::Success)
@@ -42,8 +47,12 @@ pub async fn run(store: &Store, command: &UserCommand) -> Result<Exit, Failure> 
 /// A name that can stand in URLs, as builds.sr.ht has them.
 pub fn username(name: &str) -> Result<&str, Failure> {
     let name = name.strip_prefix('~').unwrap_or(name);
-    let letters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
-    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let letters =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+    let first = name
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_lowercase() || byte == b'_');
     match first && name.len() <= limits::USERNAME && name.bytes().all(letters) {
         true => Ok(name),
         false => Err(Failure::usage(format!(
@@ -54,8 +63,13 @@ pub fn username(name: &str) -> Result<&str, Failure> {
 }
 
 fn address(email: &str) -> Result<&str, Failure> {
-    let right = email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
-    match right && email.len() <= limits::EMAIL && !email.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    let right = email
+        .split_once('@')
+        .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
+    match right
+        && email.len() <= limits::EMAIL
+        && !email.chars().any(|c| c.is_whitespace() || c.is_control())
+    {
         true => Ok(email),
         false => Err(Failure::usage(format!("`{email}` is no address of mail"))),
     }

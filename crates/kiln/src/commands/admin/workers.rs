@@ -19,9 +19,16 @@ pub async fn run(store: &Store, command: &WorkerCommand) -> Result<Exit, Failure
     match command {
         WorkerCommand::Add { name } => add(store, name).await,
         WorkerCommand::List => list(store).await,
-        WorkerCommand::Revoke { name } => done(store.revoke_worker(name).await.map_err(failed)?, "worker", name),
+        WorkerCommand::Revoke { name } => done(
+            store.revoke_worker(name).await.map_err(failed)?,
+            "worker",
+            name,
+        ),
         WorkerCommand::Pause { name, reason } => {
-            let found = store.pause_worker(name, Some(reason)).await.map_err(failed)?;
+            let found = store
+                .pause_worker(name, Some(reason))
+                .await
+                .map_err(failed)?;
             done(found, "worker", name)
         }
         WorkerCommand::Resume { name } => {
@@ -56,14 +63,21 @@ async fn add(store: &Store, name: &str) -> Result<Exit, Failure> {
 async fn list(store: &Store) -> Result<Exit, Failure> {
     let sessions = store.sessions().await.map_err(failed)?;
     for worker in store.workers().await.map_err(failed)? {
-        let here = sessions.iter().filter(|session| session.worker == worker.id).count();
+        let here = sessions
+            .iter()
+            .filter(|session| session.worker == worker.id)
+            .count();
         let state = match (worker.revoked, &worker.paused, here) {
             (true, ..) => "revoked".to_owned(),
             (_, Some(why), _) => format!("paused: {why}"),
             (_, None, 0) => "not here".to_owned(),
             (_, None, _) => "here".to_owned(),
         };
-        ui::line(&format!("{:<20} {}  {state}", worker.name, date(worker.created)));
+        ui::line(&format!(
+            "{:<20} {}  {state}",
+            worker.name,
+            date(worker.created)
+        ));
     }
     Ok(Exit::Success)
 }

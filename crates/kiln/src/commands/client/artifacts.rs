@@ -25,7 +25,11 @@ pub async fn run(args: &ArtifactsArgs) -> Result<Exit, Failure> {
     let Some(dir) = &args.download else {
         if !args.json.json {
             for artifact in &artifacts {
-                print(&row(artifact.size, artifact.sha256.as_deref(), &artifact.path));
+                print(&row(
+                    artifact.size,
+                    artifact.sha256.as_deref(),
+                    &artifact.path,
+                ));
             }
         }
         return Ok(Exit::Success);
@@ -46,12 +50,18 @@ pub async fn run(args: &ArtifactsArgs) -> Result<Exit, Failure> {
 }
 
 fn row(size: u64, digest: Option<&str>, path: &str) -> String {
-    let digest = digest.and_then(|digest| digest.get(..12)).unwrap_or_default();
+    let digest = digest
+        .and_then(|digest| digest.get(..12))
+        .unwrap_or_default();
     format!("{size:>12}  {digest:<12}  {path}")
 }
 
 /// The same of the API's object.
 pub fn of_object(artifact: &Value) -> String {
     let path = artifact["path"].as_str().unwrap_or_default();
-    row(artifact["size"].as_u64().unwrap_or_default(), artifact["sha256"].as_str(), path)
+    row(
+        artifact["size"].as_u64().unwrap_or_default(),
+        artifact["sha256"].as_str(),
+        path,
+    )
 }

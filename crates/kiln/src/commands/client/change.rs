@@ -24,7 +24,10 @@ pub async fn start(args: &JobArgs) -> Result<Exit, Failure> {
     let job = farm.start(id).await?;
     match args.json.json {
         true => print_json(&job),
-        false => ui::note(&format!("job {id} is {}; `kiln logs -f {id}` follows it", status(&job))),
+        false => ui::note(&format!(
+            "job {id} is {}; `kiln logs -f {id}` follows it",
+            status(&job)
+        )),
     }
     Ok(Exit::Success)
 }

@@ -21,7 +21,9 @@ pub async fn run(args: &LoginArgs) -> Result<Exit, Failure> {
     let server = named.map_or(DEFAULT_SERVER, String::as_str);
     let token = match credentials::given_token(&args.farm)? {
         Some(token) => token,
-        None => tokio::task::spawn_blocking(ask).await.map_err(Failure::host)??,
+        None => tokio::task::spawn_blocking(ask)
+            .await
+            .map_err(Failure::host)??,
     };
     let ca = args.farm.ca.as_ref().map(std::path::absolute).transpose();
     let credentials = Credentials {
@@ -76,7 +78,9 @@ fn ask() -> Result<String, Failure> {
     }
     read.map_err(Failure::host)?;
     match line.trim() {
-        "" => Err(Failure::usage("no token was given; --token-file FILE reads one")),
+        "" => Err(Failure::usage(
+            "no token was given; --token-file FILE reads one",
+        )),
         token => Ok(token.to_owned()),
     }
 }

@@ -14,7 +14,8 @@ use crate::{
 };
 
 const WORKERS: &str = "{ workers { name session version labels images slots capacity mood reason shortOf paused runs } }";
-const QUEUE: &str = "{ queue { reason job { id created image tags note owner { canonicalName } } } }";
+const QUEUE: &str =
+    "{ queue { reason job { id created image tags note owner { canonicalName } } } }";
 
 /// Lists workers.
 pub async fn workers(args: &FarmListArgs) -> Result<Exit, Failure> {
@@ -48,11 +49,22 @@ fn shown(
 }
 
 fn worker(worker: &Value) -> Vec<String> {
-    let runs: Vec<String> = worker["runs"].as_array().into_iter().flatten().map(text).collect();
+    let runs: Vec<String> = worker["runs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(text)
+        .collect();
     let state = [
-        worker["paused"].as_str().map(|why| format!("paused: {why}")),
-        worker["reason"].as_str().map(|why| format!("unwell: {why}")),
-        worker["shortOf"].as_str().map(|what| format!("short of {what}")),
+        worker["paused"]
+            .as_str()
+            .map(|why| format!("paused: {why}")),
+        worker["reason"]
+            .as_str()
+            .map(|why| format!("unwell: {why}")),
+        worker["shortOf"]
+            .as_str()
+            .map(|what| format!("short of {what}")),
     ];
     let state = state.into_iter().flatten().next();
     let list = |value: &Value| {

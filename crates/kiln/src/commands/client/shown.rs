@@ -71,13 +71,20 @@ pub async fn show(args: &JobArgs) -> Result<Exit, Failure> {
     let why = [&job["waiting"], &job["reason"]].map(text);
     let why = why.iter().find(|why| !why.is_empty());
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-    print(&format!("{}  {}{why}", farm.job_url(&owner, id), text(&job["status"]).to_lowercase()));
+    print(&format!(
+        "{}  {}{why}",
+        farm.job_url(&owner, id),
+        text(&job["status"]).to_lowercase()
+    ));
     let tags: Vec<String> = list_of(&job["tags"]).map(|tag| format!("#{tag}")).collect();
     for (name, value) in [
         ("note", text(&job["note"])),
         ("tags", tags.join(" ")),
         ("visibility", text(&job["visibility"]).to_lowercase()),
-        ("image", with(&text(&job["image"]), &text(&job["imageDigest"]))),
+        (
+            "image",
+            with(&text(&job["image"]), &text(&job["imageDigest"])),
+        ),
         ("worker", text(&job["worker"])),
         ("created", text(&job["created"])),
         ("updated", text(&job["updated"])),
@@ -88,11 +95,20 @@ pub async fn show(args: &JobArgs) -> Result<Exit, Failure> {
         }
     }
     for task in job["tasks"].as_array().into_iter().flatten() {
-        let line = format!("  {} {}  {}", mark(&task["status"]), text(&task["name"]), text(&task["status"]).to_lowercase());
+        let line = format!(
+            "  {} {}  {}",
+            mark(&task["status"]),
+            text(&task["name"]),
+            text(&task["status"]).to_lowercase()
+        );
         print(&line);
     }
     for source in job["sources"].as_array().into_iter().flatten() {
-        print(&format!("  source {} at {}", text(&source["index"]), text(&source["commit"])));
+        print(&format!(
+            "  source {} at {}",
+            text(&source["index"]),
+            text(&source["commit"])
+        ));
     }
     for artifact in job["artifacts"].as_array().into_iter().flatten() {
         print(&artifacts::of_object(artifact));
@@ -109,8 +125,16 @@ fn attempts(attempts: &Value) {
     }
     for attempt in attempts {
         let reason = text(&attempt["reason"]);
-        let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
-        print(&format!("  attempt {} on {}{reason}", text(&attempt["number"]), text(&attempt["worker"])));
+        let reason = if reason.is_empty() {
+            reason
+        } else {
+            format!(": {reason}")
+        };
+        print(&format!(
+            "  attempt {} on {}{reason}",
+            text(&attempt["number"]),
+            text(&attempt["worker"])
+        ));
     }
 }
 

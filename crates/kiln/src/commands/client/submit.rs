@@ -50,7 +50,10 @@ fn read(file: &Path) -> Result<String, Failure> {
     }
     let bytes = files::read(path, MAX_BYTES as u64 + 1).map_err(|error| fail(&error))?;
     let parsed = kiln_core::manifest::parse(&bytes).map_err(|refused| {
-        let lines = refused.diagnostics.iter().map(|line| format!("{}: {line}", file.display()));
+        let lines = refused
+            .diagnostics
+            .iter()
+            .map(|line| format!("{}: {line}", file.display()));
         Failure::usage(lines.collect::<Vec<_>>().join("\nkiln: "))
     })?;
     manifest::warn(file, &parsed.warnings);
@@ -134,7 +137,9 @@ async fn wait_with_json(farm: &Farm, id: i32) -> Result<Exit, Failure> {
 /// Runs `kiln resubmit`.
 pub async fn resubmit(args: &ResubmitArgs) -> Result<Exit, Failure> {
     let farm = Farm::of(&args.farm)?;
-    let old = farm.job_fields(job_id(&args.job)?, "manifest tags note visibility").await?;
+    let old = farm
+        .job_fields(job_id(&args.job)?, "manifest tags note visibility")
+        .await?;
     let variables = json!({
         "manifest": old["manifest"],
         "tags": old["tags"],
@@ -153,7 +158,10 @@ pub async fn resubmit(args: &ResubmitArgs) -> Result<Exit, Failure> {
 /// Runs `kiln group`.
 pub async fn group(args: &GroupArgs) -> Result<Exit, Failure> {
     // What names a file is one; a number or a URL names none.
-    let (files, jobs): (Vec<&String>, Vec<&String>) = args.members.iter().partition(|word| Path::new(word).is_file());
+    let (files, jobs): (Vec<&String>, Vec<&String>) = args
+        .members
+        .iter()
+        .partition(|word| Path::new(word).is_file());
     let files: Vec<PathBuf> = files.into_iter().map(PathBuf::from).collect();
     let mut ids = Vec::new();
     for word in jobs {
@@ -167,8 +175,14 @@ pub async fn group(args: &GroupArgs) -> Result<Exit, Failure> {
         announce(&farm, &job, args.json.json, false);
         ids.extend(id(&job));
     }
-    let emails = args.email.iter().map(|to| json!({ "type": "EMAIL", "condition": "ALWAYS", "email": { "to": to } }));
-    let hooks = args.webhook.iter().map(|url| json!({ "type": "WEBHOOK", "condition": "ALWAYS", "webhook": { "url": url } }));
+    let emails = args
+        .email
+        .iter()
+        .map(|to| json!({ "type": "EMAIL", "condition": "ALWAYS", "email": { "to": to } }));
+    let hooks = args
+        .webhook
+        .iter()
+        .map(|url| json!({ "type": "WEBHOOK", "condition": "ALWAYS", "webhook": { "url": url } }));
     let variables = json!({
         "jobs": ids,
         "triggers": emails.chain(hooks).collect::<Vec<Value>>(),

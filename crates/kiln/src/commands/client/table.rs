@@ -12,7 +12,9 @@ pub fn lines(rows: &[Vec<String>]) -> Vec<String> {
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths);
-        let cells: Vec<String> = cells.map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         cells.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
@@ -48,7 +50,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_what_is_in_them() {
-        let rows = [["1", "SUCCESS", ""], ["100", "äöü", "x"]].map(|row| row.map(str::to_owned).to_vec());
+        let rows =
+            [["1", "SUCCESS", ""], ["100", "äöü", "x"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(lines(&rows), ["1    SUCCESS", "100  äöü      x"]);
     }
 }

@@ -44,7 +44,8 @@ pub async fn bind(config: &ServeConfig) -> Result<Bound, Failure> {
     }];
     if let Some(path) = &config.unix {
         let socket = unix(path).await;
-        let socket = socket.map_err(|error| Failure::host(format!("--unix {}: {error}", path.display())))?;
+        let socket =
+            socket.map_err(|error| Failure::host(format!("--unix {}: {error}", path.display())))?;
         listeners.push(Listener::Unix(socket));
     }
     Ok(Bound { listeners, origin })
@@ -63,7 +64,9 @@ fn named(address: SocketAddr) -> String {
 /// A socket that nobody serves any more is in the way.
 async fn unix(path: &Path) -> io::Result<UnixListener> {
     use std::os::unix::fs::FileTypeExt as _;
-    let stale = path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket());
+    let stale = path
+        .symlink_metadata()
+        .is_ok_and(|meta| meta.file_type().is_socket());
     if stale {
         match UnixStream::connect(path).await {
             Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
@@ -107,7 +110,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kiln.sock");
         let first = unix(&path).await.unwrap();
-        assert_eq!(unix(&path).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            unix(&path).await.unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         drop(first);
         assert!(unix(&path).await.is_ok());
     }

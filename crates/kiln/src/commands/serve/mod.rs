@@ -44,7 +44,10 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
     let store = open(&config).await?;
     let (connections, memory) = mpsc::channel(CONNECTIONS);
     let bound = listen::bind(&config).await?;
-    let origin = config.origin.clone().unwrap_or_else(|| bound.origin.clone());
+    let origin = config
+        .origin
+        .clone()
+        .unwrap_or_else(|| bound.origin.clone());
     let mut listeners = bound.listeners;
     listeners.push(Listener::Memory(memory));
     let server = kiln_server::start(of_server(&config, &origin), store.clone(), listeners).await?;
@@ -62,11 +65,11 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
 }
 
 async fn open(config: &ServeConfig) -> Result<Store, Failure> {
-    let opened = Store::open(&kiln_store::Config {
+    let config = kiln_store::Config {
         url: config.database.clone(),
         migrate: true,
-    });
-    opened.await.map_err(Failure::host)
+    };
+    Store::open(&config).await.map_err(Failure::host)
 }
 
 fn of_server(config: &ServeConfig, origin: &str) -> kiln_server::Config {
@@ -74,7 +77,10 @@ fn of_server(config: &ServeConfig, origin: &str) -> kiln_server::Config {
         objects: config.data.join("objects"),
         origin: origin.to_owned(),
         site_name: config.site_name.clone(),
-        runner: config.runner.clone().unwrap_or_else(|| listen::host(origin).to_owned()),
+        runner: config
+            .runner
+            .clone()
+            .unwrap_or_else(|| listen::host(origin).to_owned()),
         ssh_user: config.ssh_user.clone(),
         job_timeout: config.job_timeout,
         share_cap: config.share_cap,

@@ -25,7 +25,8 @@ pub fn server(tls: &Tls) -> Result<Arc<ServerConfig>, Failure> {
         return Err(wrong(&tls.cert, &"has no certificate (PEM) in it"));
     }
     let key = private::read(&tls.key)?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| wrong(&tls.key, &error))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| wrong(&tls.key, &error))?;
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(Failure::host)?;

@@ -1,19 +1,38 @@
 //! `kiln worker`: a farm's jobs on this host.
+//!
+//! | file | what |
+//! |---|---|
+//! | `host` | what `kiln_worker::farm` needs of a host: QEMU's |
+//! | `images` | the images that are here, with their versions |
+//! | `room` | how many more guests memory and disk allow |
+//! | `pools` | guests that stand ready |
 
-use std::path::Path;
+#[cfg(feature = "testing")]
+mod dummy;
+mod host;
+mod images;
+mod pools;
+mod room;
+
+use std::{path::Path, sync::Arc};
 
 use kiln_wire::client::{Client, Options, Target};
+use kiln_worker::{
+    Limits,
+    farm::{self, Host, Wish},
+};
 use tokio::{
     io::DuplexStream,
     sync::{mpsc, watch},
 };
 
+use self::host::QemuHost;
 use super::config::variable;
 use crate::{
     cli::farm::WorkerArgs,
     config::{GuestConfig, Layers, WorkerConfig},
     exit::{Exit, Failure},
-    host::{data_dir::DataDir, private, proxy, signals},
+    host::{private, proxy, signals},
     logging,
 };
 
@@ -23,8 +42,9 @@ pub async fn run(args: &WorkerArgs, verbose: u8) -> Result<Exit, Failure> {
     let config = WorkerConfig::read(&layers)?;
     logging::for_services(config.log_format, verbose);
     let signals = signals::asked_to_end();
+    let proxy = config.proxy.clone();
     let options = Options {
-        proxy: config.proxy.clone().or_else(|| proxy::of_environment(&config.server)),
+        proxy: proxy.or_else(|| proxy::of_environment(&config.server)),
         insecure: config.insecure,
         ca: config.ca.clone(),
         token: Some(private::token(&config.token_file)?),
@@ -51,12 +71,46 @@ pub async fn inside(
 }
 
 async fn work(
-    _guests: &GuestConfig,
+    guests: &GuestConfig,
     data: &Path,
-    _client: Client,
+    client: Client,
     mut signals: watch::Receiver<u32>,
 ) -> Result<(), Failure> {
-    let _data = DataDir::take(data)?;
-    signals::asked(&mut signals, 1).await;
-    Ok(())
+    let config = farm::Config {
+        client,
+        slots: guests.slots,
+        labels: guests.labels.clone(),
+        data_dir: data.to_owned(),
+        limits: Limits::default(),
+        spool: farm::SPOOL,
+    };
+    #[cfg(feature = "testing")]
+    if guests.dummy {
+        let host: Arc<dyn Host> = Arc::new(dummy::DummyHost);
+        return Ok(farm::run(config, host, wishes(&signals)).await?);
+    }
+    let looked = QemuHost::look(guests, data);
+    let host = tokio::select! {
+        host = looked => Arc::new(host?),
+        () = signals::asked(&mut signals, 1) => return Ok(()),
+    };
+    let shared: Arc<dyn Host> = Arc::clone(&host) as _;
+    let worked = farm::run(config, shared, wishes(&signals)).await;
+    host.end().await;
+    Ok(worked?)
+}
+
+/// What the signals ask of the worker.
+fn wishes(signals: &watch::Receiver<u32>) -> watch::Receiver<Wish> {
+    let (wish, wishes) = watch::channel(Wish::Run);
+    let mut signals = signals.clone();
+    tokio::spawn(async move {
+        for (times, asked) in [(1, Wish::Drain), (2, Wish::Stop)] {
+            signals::asked(&mut signals, times).await;
+            wish.send_replace(asked);
+        }
+        // Nobody must take the wish for one that can't be changed any more.
+        wish.closed().await;
+    });
+    wishes
 }
