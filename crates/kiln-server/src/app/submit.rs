@@ -250,7 +250,11 @@ mod tests {
     fn an_image_that_nobody_ever_had_is_refused_with_a_suggestion() {
         let known = known(&[("debian/bookworm", "x86_64")]);
         let error = known_image(&known, &wanted("debian/bokworm", None)).unwrap_err();
-        assert!(error.to_string().contains("did you mean `debian/bookworm`?"));
+        assert!(
+            error
+                .to_string()
+                .contains("did you mean `debian/bookworm`?")
+        );
         let error = known_image(&known, &wanted("plan9", None)).unwrap_err();
         assert!(error.to_string().contains("write one of `debian/bookworm`"));
     }

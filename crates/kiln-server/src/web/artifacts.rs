@@ -56,8 +56,5 @@ pub(super) async fn download(
 
 /// A download under this name (RFC 6266, RFC 8187).
 fn disposition(name: &str) -> String {
-    format!(
-        "attachment; filename*=UTF-8''{}",
-        urls::escaped(name)
-    )
+    format!("attachment; filename*=UTF-8''{}", urls::escaped(name))
 }

@@ -134,7 +134,11 @@ async fn bytes(
     let (status, from, to) = match range::part(range, length) {
         Part::Whole => (StatusCode::OK, 0, length),
         Part::Bytes(from, to) => (StatusCode::PARTIAL_CONTENT, from, to),
-        Part::Beyond => (StatusCode::PARTIAL_CONTENT, length.saturating_sub(1), length),
+        Part::Beyond => (
+            StatusCode::PARTIAL_CONTENT,
+            length.saturating_sub(1),
+            length,
+        ),
     };
     let mut builder = answer::foreign(status, PLAIN)
         .header(header::ACCEPT_RANGES, "bytes")

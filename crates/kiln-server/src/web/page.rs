@@ -22,8 +22,7 @@ use crate::{
 };
 
 /// Nothing but the page itself and its style.
-const POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;\
 padding:0 1rem;color:#222}h1{font-size:1.4rem}table{border-collapse:collapse}td,th{text-align:left;\
@@ -113,12 +112,7 @@ fn head(title: &str) -> String {
     )
 }
 
-fn facts(
-    html: &mut String,
-    job: &Job,
-    owner: &str,
-    waits: Option<String>,
-) -> std::fmt::Result {
+fn facts(html: &mut String, job: &Job, owner: &str, waits: Option<String>) -> std::fmt::Result {
     let status = job.status;
     writeln!(
         html,
@@ -208,7 +202,11 @@ fn manifest(html: &mut String, job: &Job) -> std::fmt::Result {
         end -= 1;
     }
     let shown = text(&job.manifest[..end]);
-    let more = if end < job.manifest.len() { "\n…" } else { "" };
+    let more = if end < job.manifest.len() {
+        "\n…"
+    } else {
+        ""
+    };
     writeln!(html, "<h2>Manifest</h2>\n<pre>{shown}{more}</pre>")
 }
 
