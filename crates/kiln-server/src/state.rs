@@ -6,7 +6,7 @@ use kiln_objects::Objects;
 use kiln_store::Store;
 use tokio::sync::watch;
 
-use crate::{Config, hints::Hints, metrics::Metrics};
+use crate::{Config, background::Reception, hints::Hints, metrics::Metrics};
 
 /// What all requests share.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct State {
     pub(crate) objects: Objects,
     pub(crate) hints: Hints,
     pub(crate) metrics: Metrics,
+    /// Whether renewals can be received, and since when.
+    pub(crate) reception: Reception,
     /// True once the server ends: answers without an end of their own end then.
     pub(crate) stopping: watch::Receiver<bool>,
     /// WebSockets, which outlive their connections' requests.
@@ -38,6 +40,7 @@ impl State {
             objects,
             hints: Hints::default(),
             metrics: Metrics::default(),
+            reception: Reception::default(),
             stopping,
             sockets: Sockets::default(),
         }
