@@ -4,7 +4,7 @@ use kiln_core::farm::{JobId, UserId, Visibility};
 use kiln_store::model::{Artifact, Attempt, Job, JobPage, Source, Task, Waiting};
 
 use super::{
-    Actor, Error, Result,
+    Actor, Error, Result, narrate,
     permission::{self, Deed, Wish},
 };
 use crate::state::State;
@@ -64,7 +64,7 @@ pub(crate) async fn cancel(state: &State, actor: &Actor, id: JobId) -> Result<Jo
         _ => "Its owner cancelled this job.".to_owned(),
     };
     let changed = state.store.cancel(id, &who).await?;
-    state.hints.changed(&changed);
+    narrate::decided(state, &changed).await;
     find(state, actor, id, Wish::Change).await
 }
 
