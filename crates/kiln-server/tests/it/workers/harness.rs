@@ -205,8 +205,8 @@ impl Farm {
 
     /// A worker with a job: its lease.
     pub(crate) async fn leased(&self) -> (Worker, Offer) {
-        let mut worker = self.worker("one").await;
         self.submit(MANIFEST).await;
+        let mut worker = self.worker("one").await;
         let offer = worker.offered().await;
         (worker, offer)
     }

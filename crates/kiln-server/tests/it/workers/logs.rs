@@ -17,10 +17,10 @@ async fn a_jobs_log_has_a_line_before_anybody_sees_the_job_run() {
 #[tokio::test]
 async fn what_this_farm_does_not_deliver_is_said_first() {
     let farm = Farm::new().await;
-    let mut worker = farm.worker("one").await;
     let manifest = "image: debian/stable\noauth: pages.sr.ht/PAGES:RW\ntasks: [{one: 'true'}]\n\
                     triggers: [{action: webhook, condition: always, url: https://example.org/}]\n";
     let job = farm.submit(manifest).await;
+    let mut worker = farm.worker("one").await;
     assert_eq!(worker.offered().await.job, job);
     let log = farm.log(job, None);
     assert!(log.contains("does not run triggers yet"), "{log}");

@@ -45,14 +45,12 @@ async fn a_worker_of_another_version_is_refused_with_both_versions() {
 async fn what_is_no_hello_is_refused_with_a_sentence() {
     let farm = Farm::new().await;
     let token = farm.registered("one").await;
-    let long = format!("{:?}", "x".repeat(MAX_MESSAGE + 1));
     for text in [
         "",
         "{",
         "[]",
         r#"{"type":"renew","leases":[]}"#,
         "\u{1f980}",
-        &long,
     ] {
         let mut worker = farm.connected(&token, &hello(1).session).await;
         worker.say_text(text).await;
@@ -63,6 +61,21 @@ async fn what_is_no_hello_is_refused_with_a_sentence() {
     let bytes = Message::binary(vec![0xff; 8]);
     worker.socket.send(bytes).await.unwrap();
     assert!(worker.refused().await.0.contains("texts"));
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_long_is_refused_before_all_of_it_came() {
+    let farm = Farm::new().await;
+    let token = farm.registered("one").await;
+    let mut worker = farm.connected(&token, &hello(1).session).await;
+    let long = "x".repeat(MAX_MESSAGE + 1);
+    // The server does not take all of it.
+    assert!(worker.socket.send(Message::text(long)).await.is_err());
+    let (reason, again) = worker.refused().await;
+    assert!(
+        reason.contains("at most 2097152 bytes") && !again,
+        "{reason}"
+    );
 }
 
 #[tokio::test]
