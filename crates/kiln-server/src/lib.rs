@@ -25,4 +25,5 @@ mod web;
 mod workers;
 
 pub use config::Config;
+pub use graphql::sdl;
 pub use serve::{Listener, Running, start};

@@ -35,6 +35,9 @@ pub(crate) enum Error {
     /// It is in a state that forbids this.
     #[error("{0}")]
     Conflict(String),
+    /// This farm can't do that yet.
+    #[error("{0}")]
+    NotYet(&'static str),
     /// The farm's own fault. The log tells more.
     #[error("the farm's storage does not answer; try again in a moment")]
     Unavailable,
@@ -57,6 +60,7 @@ impl Error {
             Self::Hidden(_) => "NOT_FOUND",
             Self::Invalid { .. } => "BAD_INPUT",
             Self::Conflict(_) => "CONFLICT",
+            Self::NotYet(_) => "NOT_SUPPORTED",
             Self::Unavailable => "UNAVAILABLE",
         }
     }
@@ -67,7 +71,7 @@ impl Error {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::MissingScope(_) | Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Hidden(_) => StatusCode::NOT_FOUND,
-            Self::Invalid { .. } => StatusCode::BAD_REQUEST,
+            Self::Invalid { .. } | Self::NotYet(_) => StatusCode::BAD_REQUEST,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{Actor, Error, Result, jobs, permission::Wish};
-use crate::state::{Shared, State};
+use crate::state::{Shared, State, stopped};
 
 /// How many bytes are read at once.
 const CHUNK: usize = 64 << 10;
@@ -141,6 +141,7 @@ pub(crate) struct Follower {
     wish: Wish,
     log: Log,
     growth: watch::Receiver<u64>,
+    stopping: watch::Receiver<bool>,
     at: u64,
     reader: Option<Reader>,
     looked: Instant,
@@ -156,7 +157,9 @@ impl Follower {
         at: u64,
     ) -> Self {
         let growth = state.objects.watch(&log.name);
+        let stopping = state.stopping.clone();
         Self {
+            stopping,
             state,
             actor,
             job,
@@ -206,15 +209,18 @@ impl Follower {
     }
 
     /// Waits for growth, and looks each second whether the log is over. False when
-    /// it is not for this actor any more.
+    /// it is not for this actor any more, or the server ends.
     async fn wait(&mut self) -> Result<bool> {
         let look = self.looked + LOOK;
-        let grown = tokio::time::timeout_at(look, self.growth.changed()).await;
-        match grown {
-            Ok(Ok(())) => return Ok(true),
-            // Nobody tells any more: only looking is left.
-            Ok(Err(_)) => tokio::time::sleep_until(look).await,
-            Err(_) => {}
+        tokio::select! {
+            biased;
+            () = stopped(&mut self.stopping) => return Ok(false),
+            grown = self.growth.changed() => match grown {
+                Ok(()) => return Ok(true),
+                // Nobody tells any more: only looking is left.
+                Err(_) => tokio::time::sleep_until(look).await,
+            },
+            () = tokio::time::sleep_until(look) => {}
         }
         self.looked = Instant::now();
         let task = self.task.as_deref();

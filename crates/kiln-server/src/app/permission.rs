@@ -9,7 +9,7 @@
 //!
 //! What somebody may not see looks to it as if it were not there. Pure.
 
-use kiln_core::farm::{Access, JobId, Kind, Scope, UserId, Visibility};
+use kiln_core::farm::{Access, Grants, JobId, Kind, Scope, UserId, Visibility};
 use kiln_store::model::Job;
 
 use super::{Actor, Error, Result};
@@ -39,6 +39,9 @@ pub(crate) enum Deed {
     ListWorkers,
     /// To pause workers.
     PauseWorkers,
+    /// To do what builds.sr.ht's own workers do by its API: nobody may. kiln's
+    /// workers have leases, and a way of their own.
+    Work,
 }
 
 /// Something that somebody wants of a job.
@@ -82,9 +85,9 @@ impl From<&Job> for Target {
 impl Deed {
     fn access(self) -> Option<Access> {
         let (scope, kind) = match self {
-            Self::Version => return None,
+            Self::Version | Self::Webhooks | Self::Work => return None,
             Self::Profile => (Scope::Profile, Kind::Ro),
-            Self::ListJobs | Self::Webhooks | Self::ListWorkers => (Scope::Jobs, Kind::Ro),
+            Self::ListJobs | Self::ListWorkers => (Scope::Jobs, Kind::Ro),
             Self::Submit | Self::PauseWorkers => (Scope::Jobs, Kind::Rw),
             Self::ReadSecrets => (Scope::Secrets, Kind::Ro),
             Self::ShareSecret => (Scope::Secrets, Kind::Rw),
@@ -114,19 +117,26 @@ impl Wish {
 /// # Errors
 /// Why not.
 pub(crate) fn may(actor: &Actor, deed: Deed) -> Result<()> {
-    let granted = match (actor, deed.access()) {
-        (Actor::Nobody, _) => return Err(NO_TOKEN),
-        (_, None) => return Ok(()),
-        (Actor::Job(_), Some(access)) => return Err(Error::MissingScope(access)),
-        (Actor::Person { grants, .. }, Some(access)) => grants.allow(access).then_some(()),
+    let grants = match actor {
+        Actor::Nobody => return Err(NO_TOKEN),
+        Actor::Job(_) => &Grants::default(),
+        Actor::Person { grants, .. } => grants,
     };
-    if let (None, Some(access)) = (granted, deed.access()) {
-        return Err(Error::MissingScope(access));
+    if let Some(missing) = deed.access().filter(|access| !grants.allow(*access)) {
+        return Err(Error::MissingScope(missing));
     }
-    if matches!(deed, Deed::ListWorkers | Deed::PauseWorkers) && !actor.is_admin() {
-        return Err(Error::Forbidden("this is for the farm's admins"));
+    match deed {
+        Deed::Work => Err(Error::Forbidden(
+            "this is for builds.sr.ht's own workers and refuses every token",
+        )),
+        Deed::Webhooks if actor.person().is_none() => {
+            Err(Error::Forbidden("this is for people's tokens"))
+        }
+        Deed::ListWorkers | Deed::PauseWorkers if !actor.is_admin() => {
+            Err(Error::Forbidden("this is for the farm's admins"))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether this actor may want that of any job at all: asked before a job is

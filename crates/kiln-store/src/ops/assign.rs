@@ -22,6 +22,11 @@ use crate::{
 /// Images that are asked about in one statement.
 const AT_ONCE: usize = 500;
 
+/// The first jobs of a lane: by the index `jobs_runnable`, whose words these are.
+pub(crate) const HEADS: &str = "SELECT id, priority, since FROM jobs
+     WHERE class_id = $1 AND share_id = $2 AND status = 'queued' AND needs_left = 0
+     ORDER BY priority DESC, since, id LIMIT $3";
+
 /// A lane that waits, without its jobs.
 struct Open {
     class: i64,
@@ -196,18 +201,14 @@ async fn open_lanes(
     Ok(lanes)
 }
 
-/// The first jobs of a lane. The conditions are those of the index `jobs_runnable`.
+/// The first jobs of a lane.
 async fn heads(tx: &mut Tx, lane: &Open, limit: i64) -> Result<Vec<Head>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, priority, since FROM jobs
-         WHERE class_id = $1 AND share_id = $2 AND status = 'queued' AND needs_left = 0
-         ORDER BY priority DESC, since, id LIMIT $3",
-    )
-    .bind(lane.class)
-    .bind(lane.share.0)
-    .bind(limit)
-    .fetch_all(&mut **tx)
-    .await?;
+    let rows = sqlx::query(HEADS)
+        .bind(lane.class)
+        .bind(lane.share.0)
+        .bind(limit)
+        .fetch_all(&mut **tx)
+        .await?;
     rows.iter()
         .map(|row| {
             Ok(Head {
