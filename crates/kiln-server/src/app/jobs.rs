@@ -4,7 +4,7 @@ use kiln_core::farm::{JobId, UserId, Visibility};
 use kiln_store::model::{Artifact, Attempt, Job, JobPage, Source, Task, Waiting};
 
 use super::{
-    Actor, Error, Result,
+    Actor, Error, Result, narrate,
     permission::{self, Deed, Wish},
 };
 use crate::state::State;
@@ -60,11 +60,11 @@ pub(crate) async fn start(state: &State, actor: &Actor, id: JobId) -> Result<Job
 pub(crate) async fn cancel(state: &State, actor: &Actor, id: JobId) -> Result<Job> {
     let job = find(state, actor, id, Wish::Change).await?;
     let who = match actor.person() {
-        Some(user) if user.id != job.owner => format!("~{} cancelled this job.", user.username),
-        _ => "Its owner cancelled this job.".to_owned(),
+        Some(user) if user.id != job.owner => format!("~{} cancelled it", user.username),
+        _ => "its owner cancelled it".to_owned(),
     };
     let changed = state.store.cancel(id, &who).await?;
-    state.hints.changed(&changed);
+    narrate::decided(state, &changed).await;
     find(state, actor, id, Wish::Change).await
 }
 
