@@ -69,12 +69,13 @@ impl Running {
 /// Starts a server on a store.
 ///
 /// # Errors
-/// When the directory of logs and artifacts can't be used.
+/// When the directory of logs and artifacts, or the store, can't be used.
 pub async fn start(
     config: Config,
     store: Store,
     listeners: Vec<Listener>,
 ) -> anyhow::Result<Running> {
+    store.set_share_cap(config.share_cap).await?;
     let objects = Objects::open(&config.objects).await?;
     let (stop, stopping) = watch::channel(false);
     let state = Arc::new(State::new(config, store, objects, stopping.clone()));

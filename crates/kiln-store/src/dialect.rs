@@ -28,8 +28,8 @@ impl Engine {
         match self {
             // An acknowledged commit outlives a power cut only with FULL.
             Self::Sqlite => {
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                 PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000;"
+                "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; \
+                 PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
             }
             // A server that freezes in the middle of a transaction must not stop the
             // others for long.

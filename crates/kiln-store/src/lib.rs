@@ -23,6 +23,8 @@ pub mod model;
 mod open;
 mod ops;
 mod rows;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tx;
 
 use std::sync::Arc;

@@ -13,20 +13,22 @@ pub(crate) const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_farm.s
 
 /// Brings the schema up to date, or says why it is not.
 pub(crate) async fn run(store: &Store, all: &[&str], may: bool) -> Result<(), OpenError> {
-    let mut tx = store.write().await.map_err(failed)?;
+    let mut tx = store.write().await?;
     let done = apply(&mut tx, store, all, may).await?;
     if done {
-        tx.commit().await.map_err(failed)?;
+        tx.commit().await?;
     }
     Ok(())
 }
 
-fn failed(error: StoreError) -> OpenError {
-    OpenError(format!("the database can't be used: {error}"))
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        Self(format!("the database can't be used: {error}"))
+    }
 }
 
 async fn apply(tx: &mut Tx, store: &Store, all: &[&str], may: bool) -> Result<bool, OpenError> {
-    let sql = |error: sqlx::Error| failed(error.into());
+    let sql = |error: sqlx::Error| OpenError::from(StoreError::from(error));
     tx.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT PRIMARY KEY, applied BIGINT NOT NULL)")
         .await
         .map_err(sql)?;

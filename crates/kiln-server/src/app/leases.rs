@@ -184,7 +184,7 @@ pub(crate) async fn append(
     offset: u64,
     bytes: Bytes,
 ) -> Result<u64> {
-    let job = lease(state, key).await?.job.id;
+    let job = state.store.holds(key).await?;
     let name = match task {
         None => LogName::Job(job),
         Some(task) => LogName::Task(job, task),
@@ -193,7 +193,7 @@ pub(crate) async fn append(
     if log.stored() == 0 && matches!(name, LogName::Task(..)) {
         return Err(invalid("this task has not been told to run"));
     }
-    lease(state, key).await?;
+    state.store.holds(key).await?;
     let before = log.stored();
     let stored = log.append(offset, bytes).await?;
     state.metrics.log_bytes.inc_by(stored - before);

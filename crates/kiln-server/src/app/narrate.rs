@@ -9,7 +9,7 @@ use kiln_core::{farm::JobId, job::TaskStatus, manifest};
 use kiln_objects::LogName;
 use kiln_store::{
     StoreError,
-    model::{Changed, Job, Moment},
+    model::{Changed, Given, Job, Moment},
 };
 
 use crate::state::State;
@@ -19,21 +19,21 @@ const MARK: &str = "[kiln]";
 
 /// Writes the lines with which an attempt begins in its job's log. Called before the
 /// attempt is committed.
-pub(crate) async fn attempt(
-    state: &State,
-    job: JobId,
-    attempt: u32,
-    worker: &str,
-    manifest: &str,
-) -> io::Result<()> {
-    let log = LogName::Job(job);
-    let first = if attempt == 1 {
+pub(crate) async fn attempt(state: &State, given: &Given) -> io::Result<()> {
+    let Given {
+        job,
+        attempt,
+        worker,
+        manifest,
+    } = given;
+    let log = LogName::Job(*job);
+    let first = if *attempt == 1 {
         format!("{MARK} job {job}, on worker {worker}")
     } else {
         format!("{MARK} ---- attempt {attempt}, on worker {worker} ----")
     };
     state.objects.append_line(&log, &first).await?;
-    if attempt == 1 {
+    if *attempt == 1 {
         for missing in undelivered(manifest) {
             let line = format!("{MARK} {missing}");
             state.objects.append_line(&log, &line).await?;

@@ -6,7 +6,7 @@ mod reception;
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt as _;
-use kiln_store::StoreError;
+use kiln_store::{StoreError, model::Given};
 use tokio::{task::JoinSet, time::Instant};
 
 pub(crate) use reception::Reception;
@@ -83,10 +83,20 @@ async fn repeat(
 /// Gives queued jobs to free slots.
 async fn assign(state: &State) -> Result<(), StoreError> {
     let began = Instant::now();
-    let changed = state.store.assign().await?;
+    let changed = state
+        .store
+        .assign_after(async |given| first_lines(state, given).await);
+    let changed = changed.await?;
     state.metrics.passes.observe(began.elapsed().as_secs_f64());
     state.hints.changed(&changed);
     Ok(())
+}
+
+/// Nobody sees a job running whose log is empty.
+async fn first_lines(state: &State, given: Given) -> Result<(), StoreError> {
+    let written = tokio::time::timeout(LONGEST, narrate::attempt(state, &given)).await;
+    let written = written.unwrap_or_else(|late| Err(late.into()));
+    written.map_err(|error| StoreError::Unavailable(error.into()))
 }
 
 /// Ends leases that ran out, and jobs that are overdue.

@@ -14,13 +14,18 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::{jobs::places, moves, sessions::LEASE};
 use crate::{
     Store, StoreError,
-    model::Changed,
+    model::{Changed, Given},
     rows,
     tx::{Tx, write},
 };
 
 /// Images that are asked about in one statement.
 const AT_ONCE: usize = 500;
+
+/// The first jobs of a lane: by the index `jobs_runnable`, whose words these are.
+pub(crate) const HEADS: &str = "SELECT id, priority, since FROM jobs
+     WHERE class_id = $1 AND share_id = $2 AND status = 'queued' AND needs_left = 0
+     ORDER BY priority DESC, since, id LIMIT $3";
 
 /// A lane that waits, without its jobs.
 struct Open {
@@ -37,12 +42,25 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn assign(&self) -> Result<Changed, StoreError> {
+        self.assign_after(|_| std::future::ready(Ok(()))).await
+    }
+
+    /// The same. `before` is told of each job that is given away before anybody can see
+    /// that; if it fails, none is. It must not use this store, which waits for it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], and those of `before`.
+    pub async fn assign_after<F>(&self, before: impl Fn(Given) -> F) -> Result<Changed, StoreError>
+    where
+        F: Future<Output = Result<(), StoreError>>,
+    {
         write!(self, |tx| {
             let mut changed = Changed::default();
             let slots = free_slots(tx).await?;
             let (shares, lanes) = waiting(tx, &slots).await?;
             for given in schedule::assign(&slots, &shares, &lanes) {
-                grant(tx, given.job, &given.session, &mut changed).await?;
+                let fence = grant(tx, given.job, &given.session, &mut changed).await?;
+                before(describe(tx, fence).await?).await?;
             }
             // Whatever could be assigned now is.
             changed.assign = false;
@@ -63,6 +81,24 @@ impl Store {
                 .await?;
         })
     }
+}
+
+/// What is told of an attempt.
+async fn describe(tx: &mut Tx, fence: Fence) -> Result<Given, StoreError> {
+    let row = sqlx::query(
+        "SELECT a.job_id, a.number, w.name, j.recipe FROM attempts a
+         JOIN workers w ON w.id = a.worker_id JOIN jobs j ON j.id = a.job_id
+         WHERE a.id = $1",
+    )
+    .bind(fence.0)
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(Given {
+        job: JobId(rows::number(&row, "job_id")?),
+        attempt: rows::number(&row, "number")?,
+        worker: row.try_get("name")?,
+        manifest: row.try_get("recipe")?,
+    })
 }
 
 /// Sessions that are here, ready, and have fewer leases than they have room for.
@@ -165,18 +201,14 @@ async fn open_lanes(
     Ok(lanes)
 }
 
-/// The first jobs of a lane. The conditions are those of the index `jobs_runnable`.
+/// The first jobs of a lane.
 async fn heads(tx: &mut Tx, lane: &Open, limit: i64) -> Result<Vec<Head>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, priority, since FROM jobs
-         WHERE class_id = $1 AND share_id = $2 AND status = 'queued' AND needs_left = 0
-         ORDER BY priority DESC, since, id LIMIT $3",
-    )
-    .bind(lane.class)
-    .bind(lane.share.0)
-    .bind(limit)
-    .fetch_all(&mut **tx)
-    .await?;
+    let rows = sqlx::query(HEADS)
+        .bind(lane.class)
+        .bind(lane.share.0)
+        .bind(limit)
+        .fetch_all(&mut **tx)
+        .await?;
     rows.iter()
         .map(|row| {
             Ok(Head {

@@ -11,3 +11,6 @@ mod submit;
 mod users;
 mod waiting;
 mod workers;
+
+#[cfg(feature = "testing")]
+pub(crate) use assign::HEADS;

@@ -9,6 +9,7 @@
 mod address;
 mod connect;
 mod proxy;
+mod socket;
 mod tls;
 
 use std::{error::Error, fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -31,7 +32,11 @@ use tokio_tungstenite::{
 };
 
 use self::connect::{ConnectError, Connector, Route};
-use crate::{message::MAX_MESSAGE, report::Refusal};
+pub use self::socket::Socket;
+use crate::{
+    message::{CONNECT_PATH, MAX_MESSAGE},
+    report::Refusal,
+};
 
 /// How long a server may take to answer that it speaks WebSocket.
 const HANDSHAKE: Duration = Duration::from_secs(20);
@@ -80,8 +85,8 @@ impl fmt::Debug for Options {
 /// A body that is sent.
 pub type Body = BoxBody<Bytes, std::io::Error>;
 
-/// A WebSocket to a server.
-pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
+/// An answer, whose body comes in.
+pub type Answer = Response<Incoming>;
 
 /// Why a request came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -168,12 +173,23 @@ impl Client {
         answer.map_err(|error| self.unreachable(&error))
     }
 
+    /// Opens the WebSocket of a worker.
+    ///
+    /// # Errors
+    /// As [`Self::websocket`].
+    pub async fn connect(&self) -> Result<Socket, ClientError> {
+        self.websocket(CONNECT_PATH).await.map(Socket)
+    }
+
     /// Opens a WebSocket, whose messages have [`MAX_MESSAGE`] bytes at most. A
     /// refusal by HTTP is `Wrong` for 4xx, with its text.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn websocket(&self, path: &str) -> Result<Socket, ClientError> {
+    pub async fn websocket(
+        &self,
+        path: &str,
+    ) -> Result<WebSocketStream<TokioIo<Upgraded>>, ClientError> {
         let opened = tokio::time::timeout(HANDSHAKE, self.opened(path)).await;
         let upgraded = opened.unwrap_or_else(|_| {
             Err(ClientError::Unreachable(format!(

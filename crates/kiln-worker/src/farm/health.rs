@@ -1,0 +1,147 @@
+//! A worker that fails jobs for reasons of its own would draw in all of a farm's
+//! jobs and fail them within seconds. So it takes none until it is well again.
+//!
+//! ```text
+//! Ready ── a failure that is surely its own, or three that may be ──► Unwell
+//!   ▲                                                                   │
+//!   └────────────── the host says that it could start guests ◄──────────┘ 1 s … 5 min
+//! ```
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use kiln_vm::machine::StartError;
+use tokio::sync::watch;
+
+use super::{backoff::Backoff, worker::Worker};
+
+/// So many failures in a row that may be a job's, or an image's.
+const DOUBTFUL: u32 = 3;
+
+/// Whose failure it was that a job did not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// The worker's: the job was never tried.
+    Worker,
+    /// The worker's, the image's or the job's.
+    Unclear,
+}
+
+impl Blame {
+    pub fn of(error: &StartError) -> Self {
+        match error {
+            StartError::Host(_) | StartError::Image(_) => Self::Worker,
+            StartError::Gone { .. } | StartError::NoLogin { .. } => Self::Unclear,
+        }
+    }
+}
+
+/// Whether a worker is well.
+pub(super) struct Health {
+    unwell: watch::Sender<Option<String>>,
+    record: Mutex<Record>,
+}
+
+#[derive(Default)]
+struct Record {
+    doubtful: u32,
+    /// Whether a job has begun since it was unwell last.
+    good: bool,
+}
+
+impl Health {
+    pub fn new() -> Self {
+        Self {
+            unwell: watch::Sender::new(None),
+            record: Mutex::default(),
+        }
+    }
+
+    /// Why it is not.
+    pub fn unwell(&self) -> Option<String> {
+        self.unwell.borrow().clone()
+    }
+
+    /// A job has begun here.
+    pub fn good(&self) {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        *record = Record {
+            doubtful: 0,
+            good: true,
+        };
+    }
+
+    /// A job could not begin here. Whether the worker is unwell by that.
+    pub fn bad(&self, blame: Blame, reason: &str) -> bool {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.doubtful += 1;
+        let unwell = blame == Blame::Worker || record.doubtful >= DOUBTFUL;
+        drop(record);
+        if unwell {
+            self.unwell.send_replace(Some(reason.to_owned()));
+        }
+        unwell
+    }
+
+    /// Whether a job has begun since this was asked last.
+    fn was_good(&self) -> bool {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut record.good)
+    }
+
+    fn well(&self) {
+        // What is doubtful stays so until a job has begun.
+        self.unwell.send_replace(None);
+    }
+}
+
+/// Asks the host of an unwell worker until it is well, again and again.
+pub(super) async fn watch(worker: &Worker) {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
+    let mut unwell = worker.health.unwell.subscribe();
+    while unwell.wait_for(Option::is_some).await.is_ok() {
+        if worker.health.was_good() {
+            backoff.reset();
+        }
+        if let Some(reason) = worker.health.unwell() {
+            tracing::error!("this worker takes no jobs until it is well: {reason}");
+        }
+        worker.tell();
+        loop {
+            backoff.wait().await;
+            match worker.host.check().await {
+                Ok(()) => break,
+                Err(reason) => {
+                    worker.health.unwell.send_replace(Some(reason));
+                    worker.tell();
+                }
+            }
+        }
+        worker.health.well();
+        tracing::info!("this worker takes jobs again");
+        worker.tell();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_doubts_in_a_row_are_one_certainty() {
+        let health = Health::new();
+        assert!(!health.bad(Blame::Unclear, "a"));
+        assert!(!health.bad(Blame::Unclear, "b"));
+        health.good();
+        assert!(!health.bad(Blame::Unclear, "c"));
+        assert!(!health.bad(Blame::Unclear, "d"));
+        assert_eq!(health.unwell(), None);
+        assert!(health.bad(Blame::Unclear, "e"));
+        assert_eq!(health.unwell().as_deref(), Some("e"));
+        health.well();
+        assert_eq!(health.unwell(), None);
+        assert!(health.bad(Blame::Worker, "f"));
+    }
+}
