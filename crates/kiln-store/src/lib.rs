@@ -3,9 +3,36 @@
 //! One [`Store`] with one SQL text per operation for both; their few
 //! differences are in `dialect.rs`. No decision is made here: what may follow what is
 //! `kiln_core`'s, and each operation is one transaction.
+//!
+//! ```text
+//! ops/            one file for each kind of operation
+//!   moves.rs      the only place that writes a job's or a task's status
+//! tx.rs           a transaction: one writer at a time, the database's clock
+//! rows.rs         rows ↔ model.rs
+//! dialect.rs      SQLite, PostgreSQL
+//! ```
+//!
+//! What writes is one at a time: with SQLite by its own lock, with PostgreSQL by an
+//! advisory lock, which all servers of a farm share. So an operation sees what it
+//! decides about as it will be when it commits. A commit is on disk before the
+//! operation returns.
 
+mod dialect;
+mod migrate;
 pub mod model;
+mod open;
 mod ops;
+mod rows;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod tx;
+
+use std::sync::Arc;
+
+use sqlx::AnyPool;
+use tokio::sync::Mutex;
+
+use dialect::Engine;
 
 /// Where the state is.
 #[derive(Debug, Clone)]
@@ -16,9 +43,15 @@ pub struct Config {
     pub migrate: bool,
 }
 
-/// The farm's state.
+/// The farm's state. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Store {}
+pub struct Store {
+    pool: AnyPool,
+    engine: Engine,
+    /// Writers of this process queue here, in order, where the database would let
+    /// them poll.
+    writer: Arc<Mutex<()>>,
+}
 
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]
@@ -42,20 +75,36 @@ pub enum StoreError {
 #[error("{0}")]
 pub struct OpenError(pub String);
 
-impl Store {
-    /// Opens it, and brings the schema up to date if told to.
-    ///
-    /// # Errors
-    /// When it can't be reached, or is a newer kiln's.
-    pub async fn open(_config: &Config) -> Result<Self, OpenError> {
-        Err(OpenError("not built yet".into()))
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error.as_database_error() {
+            Some(database) if database.is_unique_violation() => {
+                Self::Conflict("something of that name is there already".into())
+            }
+            Some(database) if database.is_foreign_key_violation() => {
+                Self::Conflict("this names something that is not there".into())
+            }
+            Some(database) if Engine::no_text(database) => {
+                Self::Conflict("a text has a character that can't be stored".into())
+            }
+            _ => Self::Unavailable(error.into()),
+        }
     }
+}
 
+impl From<kiln_core::job::IllegalTransition> for StoreError {
+    fn from(error: kiln_core::job::IllegalTransition) -> Self {
+        Self::Conflict(error.to_string())
+    }
+}
+
+impl Store {
     /// Whether the database answers.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").fetch_one(&self.pool).await?;
         Ok(())
     }
 }

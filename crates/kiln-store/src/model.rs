@@ -8,6 +8,8 @@ use kiln_core::{
     job::{JobStatus, TaskStatus},
 };
 
+pub use kiln_core::farm::wait::WaitReason;
+
 /// A moment by the database's clock: microseconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub i64);
@@ -322,6 +324,19 @@ pub struct Lease {
     pub owner_name: String,
 }
 
+/// A job that is about to be given to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The job.
+    pub job: JobId,
+    /// Which attempt at the job this will be, from 1.
+    pub attempt: u32,
+    /// The worker's name.
+    pub worker: String,
+    /// The manifest's text.
+    pub manifest: String,
+}
+
 /// What was changed for jobs: what listeners are told, after the commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changed {
@@ -353,25 +368,6 @@ pub struct Waiting {
     pub owner_name: String,
     /// Why.
     pub reason: WaitReason,
-}
-
-/// Why a queued job is not given to a worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WaitReason {
-    /// No worker that is here has such an image.
-    NoImage,
-    /// Workers that are here have the image, and not the labels asked for.
-    NoLabels,
-    /// All workers that could are paused, draining or unwell; which.
-    NoneReady(String),
-    /// The share has as many running jobs as it may have.
-    ShareCap(u32),
-    /// All slots that could are taken; how many jobs come first, plus one.
-    Busy(u32),
-    /// Workers that could lack memory or disk; which.
-    ShortOf(String),
-    /// The next pass will take it.
-    Next,
 }
 
 /// What a session says when it connects.

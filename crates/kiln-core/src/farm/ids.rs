@@ -56,6 +56,10 @@ id! {
     WorkerId(i32)
 }
 id! {
+    /// What fairness counts by.
+    ShareId(i64)
+}
+id! {
     /// An attempt's number, which no other attempt of the farm ever had, and which
     /// grows. What is reported under it is refused once its lease has ended.
     Fence(i64)

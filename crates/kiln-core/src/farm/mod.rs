@@ -5,12 +5,17 @@
 
 mod grants;
 mod ids;
+pub mod lease;
 pub mod limits;
 mod requirements;
+pub mod schedule;
+pub mod wait;
 
 pub use grants::{Access, GrantError, Grants, Kind, Scope};
-pub use ids::{ArtifactId, Fence, GroupId, JobId, SessionId, TaskId, TokenId, UserId, WorkerId};
-pub use requirements::{Labels, OfferedImage, Requirements, RequirementsError};
+pub use ids::{
+    ArtifactId, Fence, GroupId, JobId, SessionId, ShareId, TaskId, TokenId, UserId, WorkerId,
+};
+pub use requirements::{Labels, OfferedImage, Requirements, RequirementsError, labels};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,16 @@
 //! The operations, a file for each kind.
 
+mod assign;
+mod groups;
 mod jobs;
-mod leases;
+mod moves;
+mod reap;
+mod reports;
+mod sessions;
+mod submit;
 mod users;
+mod waiting;
+mod workers;
+
+#[cfg(feature = "testing")]
+pub(crate) use assign::HEADS;

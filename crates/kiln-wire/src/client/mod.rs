@@ -85,6 +85,9 @@ impl fmt::Debug for Options {
 /// A body that is sent.
 pub type Body = BoxBody<Bytes, std::io::Error>;
 
+/// An answer, whose body comes in.
+pub type Answer = Response<Incoming>;
+
 /// Why a request came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {

@@ -30,13 +30,18 @@ pub async fn public(options: &[String], distro: &str) -> Result<Network, Failure
     for option in options {
         allow.extend(parse(option).await?);
     }
-    if APT_DISTROS.contains(&distro) {
+    if installs_with_apt(distro) {
         let mirror = mirror(&apt::closed(&apt::servers()).await, &allow);
         allow.extend(mirror);
     }
     Ok(Network::Public {
         allow: without_repeats(allow)?,
     })
+}
+
+/// Whether images of a distribution get their packages by apt.
+pub fn installs_with_apt(distro: &str) -> bool {
+    APT_DISTROS.contains(&distro)
 }
 
 /// Of the host's closed package servers those that are opened by themselves;

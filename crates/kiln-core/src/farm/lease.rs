@@ -1,0 +1,135 @@
+//! What happens to a job whose attempt has ended otherwise than by its end.
+//!
+//! ```text
+//! before it has begun    back to the queue, at most limits::ATTEMPTS attempts; then failed
+//! after                  failed: no task may run twice
+//! a minute overdue       timeout, whatever its worker says
+//! ```
+
+use super::limits;
+use crate::job::JobStatus;
+
+/// How long after its deadline a job is ended by the farm, in seconds. Its worker
+/// ends it at the deadline.
+pub const GRACE_SECONDS: u64 = 60;
+
+/// Where a job goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Next {
+    /// There.
+    pub status: JobStatus,
+    /// Why, for the owner.
+    pub reason: String,
+}
+
+impl Next {
+    fn new(status: JobStatus, reason: impl Into<String>) -> Self {
+        Self {
+            status,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// A lease that ran out. `tries` are the attempts that count, with this one.
+#[must_use]
+pub fn lost(begun: bool, tries: u32) -> Next {
+    if begun {
+        Next::new(
+            JobStatus::Failed,
+            "worker lost: the worker that ran this job was not heard of any more",
+        )
+    } else if tries < limits::ATTEMPTS {
+        Next::new(
+            JobStatus::Queued,
+            "worker lost before the first task; the job waits for another worker",
+        )
+    } else {
+        Next::new(
+            JobStatus::Failed,
+            format!("worker lost: {tries} workers were lost before the first task"),
+        )
+    }
+}
+
+/// A job that its worker gave back before it had begun, with the worker's reason.
+/// `tries` are the attempts that count, with this one if it does.
+#[must_use]
+pub fn given_back(tries: u32, counts: bool, reason: &str) -> Next {
+    if !counts || tries < limits::ATTEMPTS {
+        Next::new(JobStatus::Queued, reason)
+    } else {
+        Next::new(
+            JobStatus::Failed,
+            format!("{tries} workers could not run this job; the last one: {reason}"),
+        )
+    }
+}
+
+/// Whether a job that was given to a worker at `started` is so late that the farm
+/// ends it. Moments are microseconds of one clock.
+#[must_use]
+pub fn is_overdue(started: i64, deadline_seconds: u64, now: i64) -> bool {
+    let seconds = deadline_seconds.saturating_add(GRACE_SECONDS);
+    let micros = i64::try_from(seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    now > started.saturating_add(micros)
+}
+
+/// Where a job goes that [is overdue](is_overdue).
+#[must_use]
+pub fn overdue() -> Next {
+    Next::new(
+        JobStatus::Timeout,
+        "the job took longer than it may, and its worker did not end it",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_job_that_has_begun_never_goes_back_to_the_queue(tries in 0u32..10) {
+            prop_assert_eq!(lost(true, tries).status, JobStatus::Failed);
+        }
+
+        #[test]
+        fn a_job_is_lost_at_most_so_often_as_the_limit_says(tries in 1u32..10) {
+            let again = lost(false, tries).status == JobStatus::Queued;
+            prop_assert_eq!(again, tries < limits::ATTEMPTS);
+            let again = given_back(tries, true, "x").status == JobStatus::Queued;
+            prop_assert_eq!(again, tries < limits::ATTEMPTS);
+        }
+
+        #[test]
+        fn what_does_not_count_always_goes_back(tries in 0u32..10) {
+            prop_assert_eq!(given_back(tries, false, "x").status, JobStatus::Queued);
+        }
+
+        #[test]
+        fn wherever_it_goes_a_running_job_may_go_there_and_its_owner_reads_why(
+            begun in any::<bool>(), counts in any::<bool>(), tries in 0u32..10
+        ) {
+            for next in [lost(begun, tries), given_back(tries, counts, "full"), overdue()] {
+                prop_assert!(JobStatus::Running.transition(next.status).is_ok());
+                prop_assert!(!next.reason.is_empty());
+            }
+        }
+
+        #[test]
+        fn a_job_is_overdue_from_a_minute_past_its_deadline_on(
+            started in 0i64..1 << 52, deadline in 0u64..1 << 20, past in -100_000_000i64..100_000_000
+        ) {
+            let last = started + i64::try_from((deadline + 60) * 1_000_000).unwrap();
+            prop_assert_eq!(is_overdue(started, deadline, last + past), past > 0);
+        }
+
+        #[test]
+        fn no_numbers_are_too_large(started: i64, deadline: u64, now: i64) {
+            let _ = is_overdue(started, deadline, now);
+        }
+    }
+}

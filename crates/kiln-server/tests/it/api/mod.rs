@@ -1,0 +1,4 @@
+//! The API that people and their programs speak.
+
+mod harness;
+mod schema;

@@ -1,0 +1,3 @@
+//! A server, as those who talk to it see it.
+
+mod api;

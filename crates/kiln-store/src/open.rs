@@ -1,0 +1,120 @@
+//! Opening a store, and copying it.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use sqlx::{AnyPool, AssertSqlSafe, Executor as _, any::AnyPoolOptions};
+use tokio::sync::Mutex;
+
+use crate::{Config, OpenError, Store, StoreError, dialect::Engine, migrate};
+
+/// Connections of one server. Each waits for the disk most of the time.
+const CONNECTIONS: u32 = 16;
+/// How long to wait for a connection, a free one or a new one.
+const ACQUIRE: Duration = Duration::from_secs(15);
+
+impl Store {
+    /// Opens it, and brings the schema up to date if told to.
+    ///
+    /// # Errors
+    /// When it can't be reached, when it is a newer kiln's, or when it is an older
+    /// one's and may not be changed.
+    pub async fn open(config: &Config) -> Result<Self, OpenError> {
+        sqlx::any::install_default_drivers();
+        let engine = Engine::of(&config.url).ok_or_else(|| {
+            OpenError(
+                "the database is no URL that kiln knows; write sqlite:///path/to/file or postgres://user@host/name"
+                    .into(),
+            )
+        })?;
+        let pool = connect(engine, config).await?;
+        let store = Self {
+            pool,
+            engine,
+            writer: Arc::new(Mutex::new(())),
+        };
+        migrate::run(&store, migrate::MIGRATIONS, config.migrate).await?;
+        Ok(store)
+    }
+
+    /// Copies a SQLite store while it is used, as it is at one moment, into a file
+    /// that is not there yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when there is such a file, or when the store is not
+    /// SQLite's: then it names the tool to use.
+    pub async fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        if self.engine != Engine::Sqlite {
+            return Err(StoreError::Conflict(
+                "the state is in PostgreSQL: use pg_dump for a copy of it".into(),
+            ));
+        }
+        let Some(path) = to.to_str() else {
+            return Err(StoreError::Conflict("the copy's path is not UTF-8".into()));
+        };
+        // Refuses to overwrite, and holds the place: VACUUM takes an empty file.
+        std::fs::File::create_new(to).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                StoreError::Conflict(format!("{path} is there already; it is left as it is"))
+            }
+            _ => StoreError::Unavailable(format!("{path} can't be made: {error}").into()),
+        })?;
+        let copied = sqlx::query("VACUUM INTO $1")
+            .bind(path)
+            .execute(&self.pool)
+            .await;
+        if copied.is_err() {
+            // What is there is ours and no copy.
+            drop(std::fs::remove_file(to));
+        }
+        copied?;
+        std::fs::File::open(to)
+            .and_then(|file| file.sync_all())
+            .map_err(|error| StoreError::Unavailable(error.into()))
+    }
+}
+
+async fn connect(engine: Engine, config: &Config) -> Result<AnyPool, OpenError> {
+    let memory = engine == Engine::Sqlite && config.url.contains(":memory:");
+    let options = AnyPoolOptions::new()
+        .acquire_timeout(ACQUIRE)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                connection
+                    .execute(sqlx::raw_sql(engine.settings()))
+                    .await
+                    .map(drop)
+            })
+        });
+    // In memory, a database lives as long as its one connection.
+    let options = if memory {
+        options
+            .max_connections(1)
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+    } else {
+        options.max_connections(CONNECTIONS)
+    };
+    options
+        .connect(&url(engine, config, memory))
+        .await
+        .map_err(|error| OpenError(format!("the database can't be opened: {error}")))
+}
+
+/// SQLite makes a file only when told, and only who may bring a schema there may.
+fn url(engine: Engine, config: &Config, memory: bool) -> String {
+    let url = &config.url;
+    if engine != Engine::Sqlite || memory || url.contains("mode=") {
+        return url.clone();
+    }
+    let between = if url.contains('?') { '&' } else { '?' };
+    let mode = if config.migrate { "rwc" } else { "rw" };
+    format!("{url}{between}mode={mode}")
+}
+
+/// A migration's text for an engine.
+pub(crate) fn spelled(engine: Engine, text: &str) -> AssertSqlSafe<String> {
+    // Texts of this crate alone, with a word of this crate.
+    AssertSqlSafe(text.replace("id IDENTITY", &format!("id {}", engine.identity())))
+}

@@ -1,0 +1,254 @@
+//! Moving jobs and tasks along their diagrams. Nothing else writes a status.
+
+use kiln_core::{
+    farm::{Fence, GroupId, JobId, SessionId},
+    job::{JobStatus, TaskStatus},
+};
+use sqlx::{Row as _, any::AnyRow};
+
+use crate::{StoreError, model::Changed, rows, tx::Tx};
+
+/// What moving a job needs to know of it.
+pub(crate) struct Present {
+    pub(crate) id: JobId,
+    pub(crate) status: JobStatus,
+    pub(crate) tries: u32,
+    share: i64,
+    class: i64,
+    group: Option<GroupId>,
+    needs_left: i64,
+}
+
+/// A job as it is now.
+pub(crate) async fn present(tx: &mut Tx, id: JobId) -> Result<Present, StoreError> {
+    let row = sqlx::query(
+        "SELECT status, tries, share_id, class_id, group_id, needs_left FROM jobs WHERE id = $1",
+    )
+    .bind(i64::from(id.0))
+    .fetch_optional(&mut **tx)
+    .await?
+    .ok_or(StoreError::NotFound("job"))?;
+    let group: Option<i64> = row.try_get("group_id")?;
+    Ok(Present {
+        id,
+        status: rows::job_status(&row)?,
+        tries: rows::number(&row, "tries")?,
+        share: row.try_get("share_id")?,
+        class: row.try_get("class_id")?,
+        group: group.and_then(|id| i32::try_from(id).ok()).map(GroupId),
+        needs_left: row.try_get("needs_left")?,
+    })
+}
+
+/// Moves a job, keeps the counts of its lane and share, and with its end ends what is
+/// left of it: its tasks, and tells the outbox.
+///
+/// The lease of a job that was running must have ended before: see [`end_lease`].
+pub(crate) async fn job(
+    tx: &mut Tx,
+    job: &Present,
+    to: JobStatus,
+    reason: Option<&str>,
+    changed: &mut Changed,
+) -> Result<(), StoreError> {
+    job.status.transition(to)?;
+    let moved = sqlx::query(
+        "UPDATE jobs SET status = $2, reason = $3, updated = $4,
+            queued = CASE WHEN $2 = 'queued' THEN $4 ELSE queued END,
+            since = CASE WHEN $2 = 'queued' THEN COALESCE(since, $4) ELSE since END,
+            started = CASE WHEN $2 = 'running' THEN $4 ELSE started END,
+            ended = $5
+         WHERE id = $1 AND status = $6",
+    )
+    .bind(i64::from(job.id.0))
+    .bind(to.as_str())
+    .bind(reason)
+    .bind(tx.now.0)
+    .bind(to.is_terminal().then_some(tx.now.0))
+    .bind(job.status.as_str())
+    .execute(&mut **tx)
+    .await?;
+    if moved.rows_affected() != 1 {
+        return Err(StoreError::Conflict("the job has changed meanwhile".into()));
+    }
+    count(tx, job, job.status, -1).await?;
+    count(tx, job, to, 1).await?;
+    if to.is_terminal() {
+        finish(tx, job).await?;
+        changed.ended.push(job.id);
+    }
+    changed.jobs.push(job.id);
+    // What is queued wants a slot, what ran leaves one.
+    changed.assign |= to == JobStatus::Queued || job.status == JobStatus::Running;
+    Ok(())
+}
+
+/// Counts a job that comes into or leaves a state.
+async fn count(tx: &mut Tx, job: &Present, status: JobStatus, by: i64) -> Result<(), StoreError> {
+    match status {
+        JobStatus::Queued if job.needs_left == 0 => {
+            sqlx::query(
+                "INSERT INTO lanes (class_id, share_id, queued) VALUES ($1, $2, 0)
+                 ON CONFLICT (class_id, share_id) DO NOTHING",
+            )
+            .bind(job.class)
+            .bind(job.share)
+            .execute(&mut **tx)
+            .await?;
+            sqlx::query(
+                "UPDATE lanes SET queued = queued + $3 WHERE class_id = $1 AND share_id = $2",
+            )
+            .bind(job.class)
+            .bind(job.share)
+            .bind(by)
+            .execute(&mut **tx)
+            .await?;
+        }
+        JobStatus::Running => {
+            sqlx::query("UPDATE shares SET running = running + $2 WHERE id = $1")
+                .bind(job.share)
+                .bind(by)
+                .execute(&mut **tx)
+                .await?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn finish(tx: &mut Tx, job: &Present) -> Result<(), StoreError> {
+    for found in tasks(tx, job.id).await? {
+        match found.status {
+            TaskStatus::Running => task(tx, &found, TaskStatus::Failed).await?,
+            TaskStatus::Pending => task(tx, &found, TaskStatus::Skipped).await?,
+            _ => {}
+        }
+    }
+    tell(tx, "job-ended", Some(job.id), None).await?;
+    let Some(group) = job.group else {
+        return Ok(());
+    };
+    let left: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM jobs
+         WHERE group_id = $1 AND status IN ('pending', 'queued', 'running')",
+    )
+    .bind(i64::from(group.0))
+    .fetch_one(&mut **tx)
+    .await?;
+    if left == 0 {
+        tell(tx, "group-ended", None, Some(group)).await?;
+    }
+    Ok(())
+}
+
+/// Writes what others are to be told.
+pub(crate) async fn tell(
+    tx: &mut Tx,
+    kind: &'static str,
+    job: Option<JobId>,
+    group: Option<GroupId>,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO outbox (kind, job_id, group_id, created) VALUES ($1, $2, $3, $4)")
+        .bind(kind)
+        .bind(job.map(|id| i64::from(id.0)))
+        .bind(group.map(|id| i64::from(id.0)))
+        .bind(tx.now.0)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// A task as it is now.
+pub(crate) struct PresentTask {
+    pub(crate) id: i64,
+    pub(crate) name: String,
+    pub(crate) status: TaskStatus,
+}
+
+/// The tasks of a job as they are now, in order.
+pub(crate) async fn tasks(tx: &mut Tx, job: JobId) -> Result<Vec<PresentTask>, StoreError> {
+    let rows = sqlx::query("SELECT id, name, status FROM tasks WHERE job_id = $1 ORDER BY place")
+        .bind(i64::from(job.0))
+        .fetch_all(&mut **tx)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(PresentTask {
+                id: row.try_get("id")?,
+                name: row.try_get("name")?,
+                status: rows::task_status(row)?,
+            })
+        })
+        .collect()
+}
+
+/// Moves a task.
+pub(crate) async fn task(
+    tx: &mut Tx,
+    task: &PresentTask,
+    to: TaskStatus,
+) -> Result<(), StoreError> {
+    task.status.transition(to)?;
+    let moved =
+        sqlx::query("UPDATE tasks SET status = $2, updated = $3 WHERE id = $1 AND status = $4")
+            .bind(task.id)
+            .bind(to.as_str())
+            .bind(tx.now.0)
+            .bind(task.status.as_str())
+            .execute(&mut **tx)
+            .await?;
+    if moved.rows_affected() != 1 {
+        return Err(StoreError::Conflict(
+            "the task has changed meanwhile".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Which operation ended a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Its worker ended the job.
+    Ended,
+    /// Its worker gave the job back.
+    Returned,
+    /// Somebody cancelled the job.
+    Cancelled,
+    /// The reaper did.
+    Reaped,
+}
+
+impl Outcome {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Returned => "returned",
+            Self::Cancelled => "cancelled",
+            Self::Reaped => "reaped",
+        }
+    }
+}
+
+/// Ends a lease, if it has not ended.
+pub(crate) async fn end_lease(
+    tx: &mut Tx,
+    fence: Fence,
+    outcome: Outcome,
+    reason: Option<&str>,
+    changed: &mut Changed,
+) -> Result<(), StoreError> {
+    let row: Option<AnyRow> = sqlx::query(
+        "UPDATE attempts SET ended = $2, outcome = $3, reason = $4
+         WHERE id = $1 AND ended IS NULL RETURNING session_id",
+    )
+    .bind(fence.0)
+    .bind(tx.now.0)
+    .bind(outcome.as_str())
+    .bind(reason)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let row = row.ok_or(StoreError::LeaseLost)?;
+    let session: SessionId = rows::session_id(&row, "session_id")?;
+    changed.sessions.push(session);
+    Ok(())
+}

@@ -1,0 +1,325 @@
+//! Sessions of workers: who is here, and what each has leases for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_core::farm::{Fence, JobId, Labels, SessionId, WorkerId, limits};
+use sqlx::Row as _;
+
+use crate::{
+    Store, StoreError,
+    model::{Changed, Hello, KnownImage, Lease, LeaseKey, Moment, Session, SessionState},
+    rows::{self, job_columns, job_tables},
+    tx::{Tx, write},
+};
+
+/// A lease, in microseconds. A session that said nothing for so long is not here.
+pub(crate) const LEASE: i64 = limits::LEASE_SECONDS as i64 * 1_000_000;
+
+impl Store {
+    /// A session says hello with the leases it believes to have. Gives those that
+    /// are not its own. All others are renewed.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the session is another worker's, or has ended.
+    pub async fn hello(&self, worker: WorkerId, session: &Hello) -> Result<Vec<Fence>, StoreError> {
+        write!(self, |tx| {
+            let before = sqlx::query("SELECT worker_id, ended FROM sessions WHERE id = $1")
+                .bind(session.session.as_str())
+                .fetch_optional(&mut **tx)
+                .await?;
+            if let Some(row) = &before {
+                let owner: i64 = row.try_get("worker_id")?;
+                if owner != i64::from(worker.0) || rows::optional_moment(row, "ended")?.is_some() {
+                    return Err(StoreError::Conflict(
+                        "this session is another worker's, or has ended".into(),
+                    ));
+                }
+            }
+            greet(tx, worker, session).await?;
+            write_state(tx, &session.session, &session.state).await?;
+            renew(tx, &session.session, &session.leases).await?
+        })
+    }
+
+    /// A session's state has changed.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn set_state(
+        &self,
+        session: &SessionId,
+        state: &SessionState,
+    ) -> Result<Changed, StoreError> {
+        write!(self, |tx| {
+            write_state(tx, session, state).await?;
+            Changed {
+                assign: true,
+                ..Changed::default()
+            }
+        })
+    }
+
+    /// Renews these leases of a session. Gives those that are not its own, or have
+    /// ended.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn renew(
+        &self,
+        session: &SessionId,
+        leases: &[Fence],
+    ) -> Result<Vec<Fence>, StoreError> {
+        write!(self, |tx| renew(tx, session, leases).await?)
+    }
+
+    /// A worker went away in peace: it has no leases and comes not again.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it has leases.
+    pub async fn end_session(&self, session: &SessionId) -> Result<(), StoreError> {
+        write!(self, |tx| {
+            if !own(tx, session).await?.is_empty() {
+                return Err(StoreError::Conflict("this session still has leases".into()));
+            }
+            sqlx::query("UPDATE sessions SET ended = $2 WHERE id = $1 AND ended IS NULL")
+                .bind(session.as_str())
+                .bind(tx.now.0)
+                .execute(&mut **tx)
+                .await?;
+        })
+    }
+
+    /// Sessions that were seen within the last lease, with their leases, by worker
+    /// and start.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn sessions(&self) -> Result<Vec<Session>, StoreError> {
+        let Moment(now) = self.now().await?;
+        let rows = sqlx::query(
+            "SELECT * FROM sessions WHERE ended IS NULL AND seen > $1
+             ORDER BY worker_id, started, id",
+        )
+        .bind(now - LEASE)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut sessions: Vec<Session> =
+            rows.iter().map(rows::session).collect::<Result<_, _>>()?;
+        let rows = sqlx::query(
+            "SELECT id, job_id, session_id FROM attempts WHERE ended IS NULL ORDER BY id",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut leases: BTreeMap<String, Vec<(Fence, JobId)>> = BTreeMap::new();
+        for row in &rows {
+            leases.entry(row.try_get("session_id")?).or_default().push((
+                Fence(row.try_get("id")?),
+                JobId(rows::number(row, "job_id")?),
+            ));
+        }
+        for session in &mut sessions {
+            session.leases = leases.remove(session.id.as_str()).unwrap_or_default();
+        }
+        Ok(sessions)
+    }
+
+    /// The leases of a session that have not ended, by fence.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn leases(&self, session: &SessionId) -> Result<Vec<Lease>, StoreError> {
+        let rows = sqlx::query(concat!(
+            "SELECT ",
+            job_columns!(),
+            ", a.id AS fence, a.number, a.granted, a.begun, u.username AS owner_name FROM ",
+            job_tables!(),
+            " JOIN attempts a ON a.job_id = j.id JOIN users u ON u.id = j.owner_id
+              WHERE a.session_id = $1 AND a.ended IS NULL ORDER BY a.id"
+        ))
+        .bind(session.as_str())
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(rows::lease).collect()
+    }
+
+    /// One lease that has not ended, if it is that session's and that worker's.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn lease(
+        &self,
+        worker: WorkerId,
+        session: &SessionId,
+        fence: Fence,
+    ) -> Result<Option<Lease>, StoreError> {
+        let row = sqlx::query(concat!(
+            "SELECT ",
+            job_columns!(),
+            ", a.id AS fence, a.number, a.granted, a.begun, u.username AS owner_name FROM ",
+            job_tables!(),
+            " JOIN attempts a ON a.job_id = j.id JOIN users u ON u.id = j.owner_id
+              WHERE a.id = $1 AND a.session_id = $2 AND a.worker_id = $3 AND a.ended IS NULL"
+        ))
+        .bind(fence.0)
+        .bind(session.as_str())
+        .bind(i64::from(worker.0))
+        .fetch_optional(&self.pool)
+        .await?;
+        row.as_ref().map(rows::lease).transpose()
+    }
+
+    /// The job of a lease that has not ended.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`].
+    pub async fn holds(&self, lease: LeaseKey<'_>) -> Result<JobId, StoreError> {
+        let row = sqlx::query(
+            "SELECT job_id FROM attempts
+             WHERE id = $1 AND session_id = $2 AND worker_id = $3 AND ended IS NULL",
+        )
+        .bind(lease.fence.0)
+        .bind(lease.session.as_str())
+        .bind(i64::from(lease.worker.0))
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::LeaseLost)?;
+        Ok(JobId(rows::number(&row, "job_id")?))
+    }
+
+    /// Every image that a worker ever offered, by name and architecture, and whether
+    /// one that is here offers it now.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn images(&self) -> Result<Vec<KnownImage>, StoreError> {
+        let here: BTreeSet<(String, String)> = self
+            .sessions()
+            .await?
+            .into_iter()
+            .flat_map(|session| session.labels.images)
+            .map(|image| (image.name, image.arch))
+            .collect();
+        let rows = sqlx::query("SELECT name, arch FROM images ORDER BY name, arch")
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let key = (row.try_get("name")?, row.try_get("arch")?);
+                let here = here.contains(&key);
+                let (name, arch) = key;
+                Ok(KnownImage { name, arch, here })
+            })
+            .collect()
+    }
+}
+
+async fn greet(tx: &mut Tx, worker: WorkerId, hello: &Hello) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO sessions (id, worker_id, version, started, seen, slots, capacity, labels, mood)
+         VALUES ($1, $2, $3, $4, $4, $5, 0, '', 'ready')
+         ON CONFLICT (id) DO UPDATE SET version = $3, slots = $5",
+    )
+    .bind(hello.session.as_str())
+    .bind(i64::from(worker.0))
+    .bind(&hello.version)
+    .bind(tx.now.0)
+    .bind(i64::from(hello.slots))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn write_state(
+    tx: &mut Tx,
+    session: &SessionId,
+    state: &SessionState,
+) -> Result<(), StoreError> {
+    let before = sqlx::query("SELECT labels FROM sessions WHERE id = $1 AND ended IS NULL")
+        .bind(session.as_str())
+        .fetch_optional(&mut **tx)
+        .await?
+        .ok_or(StoreError::NotFound("session"))?;
+    let before: String = before.try_get("labels")?;
+    let labels = rows::to_json(&state.labels)?;
+    if labels != before {
+        know(tx, &state.labels).await?;
+    }
+    let (mood, reason) = rows::mood_columns(&state.mood);
+    sqlx::query(
+        "UPDATE sessions SET capacity = $2, labels = $3, mood = $4, mood_reason = $5,
+            short_of = $6, seen = $7
+         WHERE id = $1",
+    )
+    .bind(session.as_str())
+    .bind(i64::from(state.capacity))
+    .bind(labels)
+    .bind(mood)
+    .bind(reason)
+    .bind(&state.short_of)
+    .bind(tx.now.0)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Remembers the images that somebody offers.
+async fn know(tx: &mut Tx, labels: &Labels) -> Result<(), StoreError> {
+    let rows = sqlx::query("SELECT name, arch FROM images")
+        .fetch_all(&mut **tx)
+        .await?;
+    let mut known = BTreeSet::<(String, String)>::new();
+    for row in &rows {
+        known.insert((row.try_get("name")?, row.try_get("arch")?));
+    }
+    for image in &labels.images {
+        if known.insert((image.name.clone(), image.arch.clone())) {
+            sqlx::query("INSERT INTO images (name, arch, first_offered) VALUES ($1, $2, $3)")
+                .bind(&image.name)
+                .bind(&image.arch)
+                .bind(tx.now.0)
+                .execute(&mut **tx)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Leases of a session that have not ended.
+async fn own(tx: &mut Tx, session: &SessionId) -> Result<BTreeSet<Fence>, StoreError> {
+    let rows = sqlx::query("SELECT id FROM attempts WHERE session_id = $1 AND ended IS NULL")
+        .bind(session.as_str())
+        .fetch_all(&mut **tx)
+        .await?;
+    rows.iter()
+        .map(|row| Ok(Fence(row.try_get("id")?)))
+        .collect()
+}
+
+async fn renew(
+    tx: &mut Tx,
+    session: &SessionId,
+    leases: &[Fence],
+) -> Result<Vec<Fence>, StoreError> {
+    let seen = sqlx::query("UPDATE sessions SET seen = $2 WHERE id = $1 AND ended IS NULL")
+        .bind(session.as_str())
+        .bind(tx.now.0)
+        .execute(&mut **tx)
+        .await?;
+    if seen.rows_affected() == 0 {
+        return Err(StoreError::NotFound("session"));
+    }
+    let own = own(tx, session).await?;
+    for fence in leases.iter().filter(|fence| own.contains(fence)) {
+        // Leases of a worker whose token was taken back run out.
+        sqlx::query(
+            "UPDATE attempts SET expires = $2 WHERE id = $1 AND ended IS NULL
+             AND worker_id IN (SELECT id FROM workers WHERE revoked = 0)",
+        )
+        .bind(fence.0)
+        .bind(tx.now.0 + LEASE)
+        .execute(&mut **tx)
+        .await?;
+    }
+    let lost = leases.iter().filter(|fence| !own.contains(fence));
+    Ok(lost.copied().collect())
+}

@@ -1,0 +1,179 @@
+//! For tests, with the feature `testing` alone: a PostgreSQL of their own, time that
+//! passes at once, and whether what is stored agrees with itself.
+
+mod postgres;
+
+pub use postgres::Postgres;
+
+use sqlx::Row as _;
+
+use crate::{Store, StoreError, dialect::Engine};
+
+/// Every column with a moment, by table.
+const MOMENTS: &[(&str, &[&str])] = &[
+    ("farm", &["looked"]),
+    ("users", &["created", "updated"]),
+    ("tokens", &["created", "expires"]),
+    ("workers", &["created"]),
+    ("sessions", &["started", "seen", "ended"]),
+    ("images", &["first_offered"]),
+    ("job_groups", &["created"]),
+    (
+        "jobs",
+        &["created", "updated", "since", "queued", "started", "ended"],
+    ),
+    ("tasks", &["created", "updated"]),
+    ("attempts", &["granted", "expires", "begun", "ended"]),
+    ("artifacts", &["created"]),
+    ("outbox", &["created"]),
+];
+
+/// What must be true of every farm at every moment: each statement finds what breaks
+/// its rule.
+const RULES: &[(&str, &str)] = &[
+    (
+        "a lane counts the jobs that could run",
+        "SELECT l.class_id AS what FROM lanes l WHERE l.queued <>
+            (SELECT COUNT(*) FROM jobs j WHERE j.class_id = l.class_id AND j.share_id = l.share_id
+             AND j.status = 'queued' AND j.needs_left = 0)",
+    ),
+    (
+        "what could run is in a lane",
+        "SELECT j.id AS what FROM jobs j WHERE j.status = 'queued' AND j.needs_left = 0
+            AND NOT EXISTS (SELECT 1 FROM lanes l WHERE l.class_id = j.class_id
+                AND l.share_id = j.share_id)",
+    ),
+    (
+        "a share counts its jobs that run",
+        "SELECT s.id AS what FROM shares s WHERE s.running <>
+            (SELECT COUNT(*) FROM jobs j WHERE j.share_id = s.id AND j.status = 'running')",
+    ),
+    (
+        "a job has a lease while it runs, and only then",
+        "SELECT j.id AS what FROM jobs j WHERE
+            (SELECT COUNT(*) FROM attempts a WHERE a.job_id = j.id AND a.ended IS NULL) <>
+            CASE WHEN j.status = 'running' THEN 1 ELSE 0 END",
+    ),
+    (
+        "a job's attempts are counted",
+        "SELECT j.id AS what FROM jobs j WHERE j.attempts <>
+            (SELECT COUNT(*) FROM attempts a WHERE a.job_id = j.id)",
+    ),
+    (
+        "a job that has ended ended once, and its tasks have too",
+        "SELECT j.id AS what FROM jobs j WHERE
+            (SELECT COUNT(*) FROM outbox o WHERE o.job_id = j.id AND o.kind = 'job-ended') <>
+            CASE WHEN j.status IN ('pending', 'queued', 'running') THEN 0 ELSE 1 END
+            OR (j.ended IS NULL) <> (j.status IN ('pending', 'queued', 'running'))
+            OR (j.ended IS NOT NULL AND EXISTS (SELECT 1 FROM tasks t WHERE t.job_id = j.id
+                AND t.status IN ('pending', 'running')))",
+    ),
+    (
+        "a job that has begun is not tried again",
+        "SELECT a.id AS what FROM attempts a WHERE a.begun IS NOT NULL AND EXISTS
+            (SELECT 1 FROM attempts b WHERE b.job_id = a.job_id AND b.number > a.number)",
+    ),
+    (
+        "no session has more leases than slots",
+        "SELECT s.worker_id AS what FROM sessions s WHERE s.slots <
+            (SELECT COUNT(*) FROM attempts a WHERE a.session_id = s.id AND a.ended IS NULL)",
+    ),
+];
+
+/// Lets time pass at once: whatever happened, happened so much longer ago.
+///
+/// # Errors
+/// [`StoreError::Unavailable`].
+pub async fn pass(store: &Store, seconds: u32) -> Result<(), StoreError> {
+    let mut tx = store.write().await?;
+    for (table, columns) in MOMENTS {
+        let sets: Vec<String> = columns
+            .iter()
+            .map(|column| format!("{column} = {column} - $1"))
+            .collect();
+        // Words of this file.
+        let text = format!("UPDATE {table} SET {}", sets.join(", "));
+        sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(i64::from(seconds) * 1_000_000)
+            .execute(&mut *tx)
+            .await?;
+    }
+    tx.commit().await
+}
+
+/// What is not as it must be: empty, unless the store is wrong.
+///
+/// # Errors
+/// [`StoreError::Unavailable`].
+pub async fn broken_rules(store: &Store) -> Result<Vec<String>, StoreError> {
+    let mut tx = store.write().await?;
+    let mut broken = Vec::new();
+    for (rule, finds) in RULES {
+        for row in sqlx::query(*finds).fetch_all(&mut *tx).await? {
+            let what: i64 = row.try_get("what")?;
+            broken.push(format!("{rule}: not {what}"));
+        }
+    }
+    Ok(broken)
+}
+
+/// What the outbox is to tell, in order: what happened, and the job's or group's
+/// number.
+///
+/// # Errors
+/// [`StoreError::Unavailable`].
+pub async fn outbox(store: &Store) -> Result<Vec<(String, i64)>, StoreError> {
+    let rows =
+        sqlx::query("SELECT kind, COALESCE(job_id, group_id) AS what FROM outbox ORDER BY id")
+            .fetch_all(&store.pool)
+            .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get("kind")?, row.try_get("what")?)))
+        .collect()
+}
+
+/// How the database would find what the passes read: the lines of its plan.
+///
+/// # Errors
+/// [`StoreError::Unavailable`].
+pub async fn plan_of_heads(store: &Store) -> Result<Vec<String>, StoreError> {
+    let explain = match store.engine {
+        Engine::Sqlite => "EXPLAIN QUERY PLAN",
+        Engine::Postgres => "EXPLAIN",
+    };
+    let text = format!("{explain} {}", crate::ops::HEADS);
+    let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+        .bind(1i64)
+        .bind(1i64)
+        .bind(1i64)
+        .fetch_all(&store.pool)
+        .await?;
+    let column = match store.engine {
+        Engine::Sqlite => "detail",
+        Engine::Postgres => "QUERY PLAN",
+    };
+    rows.iter().map(|row| Ok(row.try_get(column)?)).collect()
+}
+
+/// Applies the migrations and then these, and gives the version after that.
+///
+/// # Errors
+/// [`crate::OpenError`], as [`Store::open`].
+pub async fn migrate(store: &Store, further: &[&str]) -> Result<usize, crate::OpenError> {
+    let all = [crate::migrate::MIGRATIONS, further].concat();
+    crate::migrate::run(store, &all, true).await?;
+    Ok(all.len())
+}
+
+/// Says of every class that no worker served it for so long.
+///
+/// # Errors
+/// [`StoreError::Unavailable`].
+pub async fn unserved(store: &Store, seconds: u32) -> Result<(), StoreError> {
+    let mut tx = store.write().await?;
+    sqlx::query("UPDATE classes SET unserved = $1")
+        .bind(i64::from(seconds) * 1_000_000)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await
+}

@@ -1,0 +1,323 @@
+//! Leases: who may report what, and what happens when one ends.
+
+use kiln_core::{
+    farm::{Fence, JobId, limits},
+    job::{JobStatus, TaskStatus},
+};
+use kiln_store::model::{LeaseKey, NewArtifact};
+
+use crate::farm::{Builder, Farm, is_conflict, is_lost, is_not_found, state};
+
+const LEASE: u32 = limits::LEASE_SECONDS as u32;
+
+fn artifact() -> NewArtifact {
+    NewArtifact {
+        index: 0,
+        path: "a".into(),
+        size: 1,
+        sha256: "00".into(),
+    }
+}
+
+/// Each report, and whether it was refused because of the lease.
+async fn refused(farm: &Farm, key: LeaseKey<'_>) -> Vec<bool> {
+    let store = &farm.store;
+    vec![
+        is_lost(store.begun(key).await),
+        is_lost(store.set_task(key, "build", TaskStatus::Running).await),
+        is_lost(store.add_source(key, 0, "c").await),
+        is_lost(store.set_digest(key, "d").await),
+        is_lost(store.add_artifact(key, &artifact()).await),
+        is_lost(store.give_back(key, "full", true).await),
+        is_lost(store.end(key, JobStatus::Success, None, &[]).await),
+    ]
+}
+
+pub async fn every_report_is_refused_without_just_this_lease(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    let birch = farm.builder("birch", 1).await;
+    farm.submit(ann).await;
+    let others = farm.assigned(&birch).await;
+    let twin = farm.another_session(alder.worker, "alder");
+    farm.hello(&twin, 1, state(0), &[]).await.unwrap();
+
+    let mixed = Builder {
+        worker: birch.worker,
+        ..farm.another_session(alder.worker, "mixed")
+    };
+    let wrong = [
+        ("a fence that never was", alder.key(Fence(99))),
+        ("another worker's lease", alder.key(others)),
+        (
+            "another worker with this session",
+            LeaseKey {
+                worker: birch.worker,
+                ..alder.key(fence)
+            },
+        ),
+        ("another session of this worker", twin.key(fence)),
+        ("a session that is not known", mixed.key(fence)),
+    ];
+    for (what, key) in wrong {
+        assert_eq!(refused(farm, key).await, [true; 7], "{what}");
+        let lease = farm.store.lease(key.worker, key.session, key.fence).await;
+        assert_eq!(lease.unwrap(), None, "{what}");
+    }
+    let before = farm.job(job).await;
+    assert_eq!(before.status, JobStatus::Running);
+    assert!(farm.store.artifacts(&[job]).await.unwrap().is_empty());
+
+    // The lease of an attempt before: the job is this worker's, but under another.
+    farm.store
+        .give_back(alder.key(fence), "full", true)
+        .await
+        .unwrap();
+    let newer = farm.assigned(&alder).await;
+    assert!(newer > fence);
+    let old = refused(farm, alder.key(fence)).await;
+    // Repeating what ended it is no harm.
+    assert_eq!(old, [true, true, true, true, true, false, true]);
+    assert_eq!(farm.held(&alder).await, [job]);
+}
+
+pub async fn every_report_may_be_repeated(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    let key = alder.key(fence);
+    let store = &farm.store;
+
+    assert_eq!(store.begun(key).await.unwrap().jobs, [job]);
+    assert!(store.begun(key).await.unwrap().jobs.is_empty());
+    let begun = store.attempts(job).await.unwrap()[0].begun;
+    let running = || store.set_task(key, "build", TaskStatus::Running);
+    assert_eq!(running().await.unwrap().jobs, [job]);
+    assert!(running().await.unwrap().jobs.is_empty());
+    for commit in ["c1", "c2"] {
+        store.add_source(key, 0, commit).await.unwrap();
+        store.set_digest(key, commit).await.unwrap();
+    }
+    assert_eq!(store.sources(job).await.unwrap()[0].commit, "c2");
+    let id = store.add_artifact(key, &artifact()).await.unwrap();
+    assert_eq!(store.add_artifact(key, &artifact()).await.unwrap(), id);
+    for _ in 0..2 {
+        store.end(key, JobStatus::Timeout, None, &[]).await.unwrap();
+    }
+    assert_eq!(store.attempts(job).await.unwrap()[0].begun, begun);
+    assert_eq!(farm.status(job).await, JobStatus::Timeout);
+}
+
+pub async fn no_task_runs_before_begun(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    let key = alder.key(fence);
+    let early = farm.store.set_task(key, "build", TaskStatus::Running);
+    assert!(is_conflict(early.await));
+    farm.store.begun(key).await.unwrap();
+    farm.store
+        .set_task(key, "build", TaskStatus::Running)
+        .await
+        .unwrap();
+    // And what has begun is not given back.
+    assert!(is_conflict(farm.store.give_back(key, "full", true).await));
+}
+
+pub async fn a_lease_that_ran_out_is_alive_until_the_reaper_comes(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    farm.pass(LEASE - 5).await;
+    assert!(farm.store.reap(true).await.unwrap().jobs.is_empty());
+    farm.pass(600).await;
+    // The server was away: it does not know whether the worker was.
+    assert!(farm.store.reap(false).await.unwrap().jobs.is_empty());
+    farm.store.begun(alder.key(fence)).await.unwrap();
+    assert_eq!(farm.renew(&alder, &[fence]).await, []);
+    assert!(farm.store.reap(true).await.unwrap().jobs.is_empty());
+    assert_eq!(farm.status(job).await, JobStatus::Running);
+
+    farm.pass(LEASE + 1).await;
+    let reaped = farm.store.reap(true).await.unwrap();
+    assert_eq!(
+        (reaped.ended, reaped.sessions),
+        (vec![job], vec![alder.session.clone()])
+    );
+    assert_eq!(farm.renew(&alder, &[fence]).await, [fence]);
+    assert!(is_lost(farm.store.begun(alder.key(fence)).await));
+}
+
+async fn lose(farm: &Farm, builder: &Builder, job: JobId) {
+    farm.renew(builder, &[]).await;
+    farm.store.assign().await.unwrap();
+    assert_eq!(farm.held(builder).await, [job]);
+    farm.pass(LEASE + 1).await;
+    assert_eq!(farm.store.reap(true).await.unwrap().jobs, [job]);
+}
+
+pub async fn a_lost_job_goes_back_until_it_was_lost_too_often(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    for _ in 1..limits::ATTEMPTS {
+        lose(farm, &alder, job).await;
+        let waiting = farm.job(job).await;
+        assert_eq!((waiting.status, waiting.ended), (JobStatus::Queued, None));
+        assert!(waiting.reason.unwrap().contains("worker lost"));
+        farm.agrees_with_itself().await;
+    }
+    lose(farm, &alder, job).await;
+    let failed = farm.job(job).await;
+    assert_eq!(failed.status, JobStatus::Failed);
+    assert!(failed.reason.unwrap().contains("worker lost"));
+    assert_eq!(farm.tasks(job).await[0].1, TaskStatus::Skipped);
+    let attempts = farm.store.attempts(job).await.unwrap();
+    let numbers: Vec<u32> = attempts.iter().map(|attempt| attempt.number).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
+pub async fn a_lost_job_that_has_begun_fails(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    farm.store.begun(alder.key(fence)).await.unwrap();
+    farm.pass(LEASE + 1).await;
+    assert_eq!(farm.store.reap(true).await.unwrap().ended, [job]);
+    let failed = farm.job(job).await;
+    assert_eq!(failed.status, JobStatus::Failed);
+    assert!(failed.reason.unwrap().starts_with("worker lost"));
+}
+
+pub async fn what_is_a_minute_past_its_deadline_times_out(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    farm.store.begun(alder.key(fence)).await.unwrap();
+    farm.pass(3600 + 50).await;
+    farm.renew(&alder, &[fence]).await;
+    assert!(farm.store.reap(true).await.unwrap().ended.is_empty());
+    farm.pass(11).await;
+    // Whatever its worker says, and though leases are not looked at.
+    assert_eq!(farm.renew(&alder, &[fence]).await, []);
+    assert_eq!(farm.store.reap(false).await.unwrap().ended, [job]);
+    assert_eq!(farm.status(job).await, JobStatus::Timeout);
+    assert_eq!(farm.renew(&alder, &[fence]).await, [fence]);
+}
+
+pub async fn a_job_that_was_given_back_waits_again_with_the_reason(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    // A worker that drains gives back what it never tried, however often.
+    for _ in 0..5 {
+        let fence = farm.assigned(&alder).await;
+        let back = farm
+            .store
+            .give_back(alder.key(fence), "draining", false)
+            .await;
+        assert!(back.unwrap().assign);
+        let waiting = farm.job(job).await;
+        assert_eq!(waiting.status, JobStatus::Queued);
+        assert_eq!(waiting.reason.as_deref(), Some("draining"));
+        let again = farm
+            .store
+            .give_back(alder.key(fence), "draining", false)
+            .await;
+        assert!(again.unwrap().jobs.is_empty(), "once");
+    }
+    for tries in 1..=limits::ATTEMPTS {
+        let fence = farm.assigned(&alder).await;
+        let back = farm
+            .store
+            .give_back(alder.key(fence), "no disk", true)
+            .await;
+        let ended = back.unwrap().ended;
+        assert_eq!(ended.is_empty(), tries < limits::ATTEMPTS);
+    }
+    let failed = farm.job(job).await;
+    assert_eq!((failed.status, failed.attempts), (JobStatus::Failed, 8));
+    assert!(failed.reason.unwrap().contains("no disk"));
+}
+
+pub async fn a_session_that_connects_again_learns_what_it_lost(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 2).await;
+    let (kept, lost) = (farm.submit(ann).await, farm.submit(ann).await);
+    farm.store.assign().await.unwrap();
+    let leases = farm.store.leases(&alder.session).await.unwrap();
+    let fences: Vec<Fence> = leases.iter().map(|lease| lease.fence).collect();
+    farm.store.cancel(lost, "cancelled").await.unwrap();
+    farm.pass(600).await;
+    let believed = [fences[0], fences[1], Fence(99)];
+    let answer = farm.hello(&alder, 2, state(2), &believed);
+    assert_eq!(answer.await.unwrap(), [fences[1], Fence(99)]);
+    assert!(
+        farm.store.reap(true).await.unwrap().jobs.is_empty(),
+        "renewed"
+    );
+    assert_eq!(farm.held(&alder).await, [kept]);
+    let sessions = farm.store.sessions().await.unwrap();
+    assert_eq!(sessions.len(), 1);
+    assert_eq!(sessions[0].leases, [(fences[0], kept)]);
+}
+
+pub async fn a_session_is_one_workers_and_ends_once(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let birch = farm.builder("birch", 1).await;
+    let thief = Builder {
+        worker: birch.worker,
+        session: alder.session.clone(),
+        name: "birch".into(),
+    };
+    assert!(is_conflict(farm.hello(&thief, 1, state(1), &[]).await));
+
+    farm.store.end_session(&birch.session).await.unwrap();
+    assert_eq!(farm.store.sessions().await.unwrap().len(), 1);
+    assert!(is_conflict(farm.hello(&birch, 1, state(1), &[]).await));
+    assert!(is_not_found(farm.store.renew(&birch.session, &[]).await));
+    let late = farm.store.set_state(&birch.session, &state(1)).await;
+    assert!(is_not_found(late));
+
+    farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    assert!(is_conflict(farm.store.end_session(&alder.session).await));
+    farm.end(&alder, fence, JobStatus::Success).await;
+    farm.store.end_session(&alder.session).await.unwrap();
+}
+
+pub async fn leases_of_a_worker_that_was_taken_back_run_out(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 2).await;
+    let job = farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    farm.store.revoke_worker("alder").await.unwrap();
+    farm.submit(ann).await;
+    farm.store.assign().await.unwrap();
+    assert_eq!(farm.held(&alder).await, [job], "nothing new");
+    farm.pass(LEASE - 1).await;
+    farm.renew(&alder, &[fence]).await;
+    farm.pass(2).await;
+    assert_eq!(farm.store.reap(true).await.unwrap().jobs, [job]);
+}
+
+pub async fn a_guests_token_is_for_its_job_while_the_lease_lives(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    let hash = farm.hash();
+    farm.store.set_lease_token(fence, hash).await.unwrap();
+    assert_eq!(farm.store.job_token(hash).await.unwrap(), Some(job));
+    farm.end(&alder, fence, JobStatus::Success).await;
+    assert_eq!(farm.store.job_token(hash).await.unwrap(), None);
+    assert!(is_lost(farm.store.set_lease_token(fence, hash).await));
+}

@@ -1,0 +1,96 @@
+//! The store's rules, on every engine: each test runs in SQLite's memory, on a SQLite
+//! file and on PostgreSQL.
+
+mod farm;
+mod groups;
+mod jobs;
+mod leases;
+mod open;
+mod people;
+mod queue;
+mod storm;
+
+/// One list of tests, run on every engine.
+macro_rules! on_every_engine {
+    ($($module:ident: $($test:ident,)*;)*) => {
+        on_every_engine!(@ memory, $($module: $($test,)*;)*);
+        on_every_engine!(@ sqlite, $($module: $($test,)*;)*);
+        on_every_engine!(@ postgres, $($module: $($test,)*;)*);
+    };
+    (@ $engine:ident, $($module:ident: $($test:ident,)*;)*) => {
+        mod $engine {
+            $(mod $module {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let farm = crate::farm::Farm::$engine().await;
+                    crate::$module::$test(&farm).await;
+                    farm.agrees_with_itself().await;
+                })*
+            })*
+        }
+    };
+}
+
+on_every_engine! {
+    people:
+        a_name_is_taken_once,
+        a_token_opens_what_it_was_made_for,
+        a_token_ends_when_it_should_or_is_taken_back,
+        a_worker_whose_token_was_taken_back_leaves_its_name,
+        a_name_with_a_nul_is_refused_or_kept_as_it_is,
+    ;
+    jobs:
+        a_job_goes_from_submit_to_success,
+        a_submission_with_the_same_key_is_the_same_job,
+        the_same_key_for_another_job_is_refused,
+        a_pending_job_waits_for_its_start,
+        a_cancel_ends_a_job_in_every_state_before_its_end,
+        a_job_ends_once,
+        the_end_of_a_job_ends_its_tasks,
+        a_task_goes_only_where_the_diagram_leads,
+        pages_of_jobs_are_complete_and_newest_first,
+        who_sees_a_job_can_be_changed,
+        sources_artifacts_and_the_image_are_kept,
+        the_largest_texts_and_strange_characters_come_back_as_they_were,
+    ;
+    groups:
+        a_group_starts_its_jobs_and_tells_of_its_end_once,
+        a_job_is_in_one_group_of_its_owner,
+    ;
+    leases:
+        every_report_is_refused_without_just_this_lease,
+        every_report_may_be_repeated,
+        no_task_runs_before_begun,
+        a_lease_that_ran_out_is_alive_until_the_reaper_comes,
+        a_lost_job_goes_back_until_it_was_lost_too_often,
+        a_lost_job_that_has_begun_fails,
+        what_is_a_minute_past_its_deadline_times_out,
+        a_job_that_was_given_back_waits_again_with_the_reason,
+        a_session_that_connects_again_learns_what_it_lost,
+        a_session_is_one_workers_and_ends_once,
+        leases_of_a_worker_that_was_taken_back_run_out,
+        a_guests_token_is_for_its_job_while_the_lease_lives,
+    ;
+    queue:
+        a_long_queue_delays_another_share_by_one_turn,
+        a_share_has_its_cap,
+        priority_comes_first_and_then_age,
+        what_nobody_serves_blocks_nobody,
+        a_lost_job_keeps_its_age,
+        paused_draining_unwell_and_absent_workers_get_nothing,
+        a_slot_is_given_once_and_capacity_holds,
+        each_reason_to_wait_is_told,
+        what_nobody_serves_for_a_week_is_cancelled,
+        a_farm_that_was_off_cancels_nothing,
+        heads_are_found_by_their_index,
+        images_are_remembered,
+    ;
+    open:
+        a_later_migration_leaves_the_rows,
+        the_store_of_a_newer_kiln_is_refused,
+    ;
+    storm:
+        whatever_happens_at_once_each_job_ends_once,
+        many_submissions_with_one_key_are_one_job,
+    ;
+}
