@@ -76,3 +76,27 @@ async fn guests_that_never_answer_count_as_attempts_until_there_are_three() {
     mood(&farm, |mood| matches!(mood, Mood::Unwell { .. })).await;
     farm.drained().await;
 }
+
+#[tokio::test]
+async fn a_job_that_fails_on_a_host_that_seems_well_is_spared_once() {
+    let farm = Farm::on(Dummy::new(Start::BadImage));
+    let mut counted = Vec::new();
+    for fence in 1.. {
+        mood(&farm, |mood| *mood == Mood::Ready).await;
+        // The same job again.
+        let fence = farm
+            .server
+            .offer_with(fence, &script("echo never"), |offer| offer.job.0 = 7);
+        let back = soon(farm.server.returned(fence)).await;
+        // It may have come before the worker could say that it takes none.
+        if back.reason != "the worker is not well" {
+            assert!(back.reason.contains("image"), "{}", back.reason);
+            counted.push(back.counts);
+        }
+        if counted.len() == 2 {
+            break;
+        }
+    }
+    assert_eq!(counted, [false, true]);
+    farm.drained().await;
+}
