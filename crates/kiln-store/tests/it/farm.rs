@@ -38,7 +38,6 @@ pub struct Farm {
 pub struct Builder {
     pub worker: WorkerId,
     pub session: SessionId,
-    pub name: String,
 }
 
 impl Farm {
@@ -98,18 +97,17 @@ impl Farm {
     /// A worker with one session that says hello.
     pub async fn builder(&self, name: &str, slots: u32) -> Builder {
         let worker = self.store.add_worker(name, self.hash()).await.unwrap().id;
-        let builder = self.another_session(worker, name);
+        let builder = self.another_session(worker);
         self.hello(&builder, slots, state(slots), &[])
             .await
             .unwrap();
         builder
     }
 
-    pub fn another_session(&self, worker: WorkerId, name: &str) -> Builder {
+    pub fn another_session(&self, worker: WorkerId) -> Builder {
         Builder {
             worker,
             session: SessionId::new([self.number(); 16]),
-            name: name.to_owned(),
         }
     }
 
@@ -236,14 +234,26 @@ pub fn image(name: &str) -> OfferedImage {
     }
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is asked about a call's answer"
+)]
 pub fn is_lost<T>(result: Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::LeaseLost))
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is asked about a call's answer"
+)]
 pub fn is_conflict<T>(result: Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Conflict(_)))
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is asked about a call's answer"
+)]
 pub fn is_not_found<T>(result: Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::NotFound(_)))
 }

@@ -112,7 +112,7 @@ pub async fn whatever_happens_at_once_each_job_ends_once(farm: &Farm) {
         .add_worker("late", TokenHash([200; 32]))
         .await
         .unwrap();
-    let late = farm.another_session(name.id, "late");
+    let late = farm.another_session(name.id);
     farm.hello(&late, 1, state(1), &[]).await.unwrap();
 }
 
