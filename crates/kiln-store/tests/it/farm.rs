@@ -66,6 +66,14 @@ impl Farm {
         Self::at(url.await.unwrap().expect("a database"), None).await
     }
 
+    /// Another server's store of the same farm; in memory there can be none.
+    pub async fn another_store(&self) -> Store {
+        if self.config.url.contains(":memory:") {
+            return self.store.clone();
+        }
+        Store::open(&self.config).await.expect("the store opens")
+    }
+
     /// As a restart of PostgreSQL would.
     pub fn cut_connections(&self) {
         POSTGRES.cut_connections(&self.config.url).unwrap();
