@@ -150,8 +150,8 @@ impl Farm {
     /// `kiln admin`.
     pub fn admin<S: Into<OsString>>(&self, words: impl IntoIterator<Item = S>) -> Invocation<'_> {
         let mut all: Vec<OsString> = vec!["admin".into()];
-        all.extend(words.into_iter().map(Into::into));
         all.extend(self.data());
+        all.extend(words.into_iter().map(Into::into));
         self.kiln.kiln(all)
     }
 
