@@ -141,6 +141,7 @@ pub(crate) struct Follower {
     wish: Wish,
     log: Log,
     growth: watch::Receiver<u64>,
+    changes: watch::Receiver<()>,
     stopping: watch::Receiver<bool>,
     at: u64,
     reader: Option<Reader>,
@@ -157,8 +158,10 @@ impl Follower {
         at: u64,
     ) -> Self {
         let growth = state.objects.watch(&log.name);
+        let changes = state.hints.job(job);
         let stopping = state.stopping.clone();
         Self {
+            changes,
             stopping,
             state,
             actor,
@@ -208,7 +211,7 @@ impl Follower {
         Ok(Some(bytes.freeze()))
     }
 
-    /// Waits for growth, and looks each second whether the log is over. False when
+    /// Waits for growth, and looks when hinted and each second whether the log is over. False when
     /// it is not for this actor any more, or the server ends.
     async fn wait(&mut self) -> Result<bool> {
         let look = self.looked + LOOK;
@@ -220,6 +223,8 @@ impl Follower {
                 // Nobody tells any more: only looking is left.
                 Err(_) => tokio::time::sleep_until(look).await,
             },
+            // The sender stays as long as somebody listens.
+            _ = self.changes.changed() => {}
             () = tokio::time::sleep_until(look) => {}
         }
         self.looked = Instant::now();

@@ -111,8 +111,12 @@ async fn say_why(state: &State, id: JobId) -> anyhow::Result<()> {
     } else {
         format!("{MARK} this attempt ended: {reason}")
     };
-    for log in open_logs(state, &job).await? {
-        state.objects.append_line(&log, &line).await?;
+    for name in open_logs(state, &job).await? {
+        let log = state.objects.lock(&name).await?;
+        // An empty log is served as a sentence as soon as its job is over: it stays so.
+        if log.stored() > 0 {
+            log.append_line(&line).await?;
+        }
     }
     Ok(())
 }
