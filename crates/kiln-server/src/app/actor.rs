@@ -2,8 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 use kiln_core::farm::{Grants, JobId};
-use kiln_store::model::{TokenHash, User};
-use sha2::{Digest, Sha256};
+use kiln_store::model::User;
 
 use super::{Error, Result};
 use crate::state::State;
@@ -40,11 +39,11 @@ impl Actor {
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             return Ok(Self::Nobody);
         };
-        let token = value.to_str().ok().and_then(bearer);
-        let token = token.ok_or(Error::Unauthenticated(
+        let bearer = value.to_str().ok().and_then(bearer);
+        let token = bearer.ok_or(Error::Unauthenticated(
             "this header is not understood; send `Authorization: Bearer <token>`",
         ))?;
-        let hash = TokenHash(Sha256::digest(token).into());
+        let hash = super::token::hash(token);
         if token.len() > MAX_TOKEN {
             Err(UNKNOWN)
         } else if token.starts_with("kiln_u_") {

@@ -60,8 +60,8 @@ pub(crate) async fn start(state: &State, actor: &Actor, id: JobId) -> Result<Job
 pub(crate) async fn cancel(state: &State, actor: &Actor, id: JobId) -> Result<Job> {
     let job = find(state, actor, id, Wish::Change).await?;
     let who = match actor.person() {
-        Some(user) if user.id != job.owner => format!("~{} cancelled this job.", user.username),
-        _ => "Its owner cancelled this job.".to_owned(),
+        Some(user) if user.id != job.owner => format!("~{} cancelled it", user.username),
+        _ => "its owner cancelled it".to_owned(),
     };
     let changed = state.store.cancel(id, &who).await?;
     narrate::decided(state, &changed).await;

@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Actor, Error, Result, jobs, permission::Wish};
+use super::{Actor, Error, Result, jobs, narrate, permission::Wish};
 use crate::state::{Shared, State, stopped};
 
 /// How many bytes are read at once.
@@ -42,8 +42,8 @@ pub(crate) fn of_job(job: &Job) -> Log {
     Log {
         name: LogName::Job(job.id),
         over: job.status.is_terminal(),
-        sentence: match &job.reason {
-            Some(reason) => format!("{reason}\n"),
+        sentence: match narrate::why(job) {
+            Some(why) => format!("{why}\n"),
             None => "This job did not run.\n".into(),
         },
     }
@@ -141,6 +141,9 @@ pub(crate) struct Follower {
     wish: Wish,
     log: Log,
     growth: watch::Receiver<u64>,
+    changes: watch::Receiver<()>,
+    /// Whether all that the farm says at a job's end has been written.
+    complete: bool,
     stopping: watch::Receiver<bool>,
     at: u64,
     reader: Option<Reader>,
@@ -158,7 +161,10 @@ impl Follower {
     ) -> Self {
         let growth = state.objects.watch(&log.name);
         let stopping = state.stopping.clone();
+        let changes = state.hints.job(job);
         Self {
+            changes,
+            complete: log.over,
             stopping,
             state,
             actor,
@@ -183,12 +189,12 @@ impl Follower {
                 return Ok(Some(bytes));
             }
             // Before the end is looked for: what comes after this is seen next time.
-            let over = self.log.over;
+            let complete = self.complete;
             let length = self.log.length(&self.state).await?;
             if length > self.at {
                 let reader = self.log.read(&self.state, self.at, length).await?;
                 self.reader = Some(reader);
-            } else if over || !self.wait().await? {
+            } else if complete || !self.wait().await? {
                 return Ok(None);
             }
         }
@@ -212,6 +218,7 @@ impl Follower {
     /// it is not for this actor any more, or the server ends.
     async fn wait(&mut self) -> Result<bool> {
         let look = self.looked + LOOK;
+        let mut told = false;
         tokio::select! {
             biased;
             () = stopped(&mut self.stopping) => return Ok(false),
@@ -220,15 +227,23 @@ impl Follower {
                 // Nobody tells any more: only looking is left.
                 Err(_) => tokio::time::sleep_until(look).await,
             },
+            changed = self.changes.changed() => match changed {
+                Ok(()) => told = true,
+                Err(_) => tokio::time::sleep_until(look).await,
+            },
             () = tokio::time::sleep_until(look) => {}
         }
         self.looked = Instant::now();
+        let over_before = self.log.over;
         let task = self.task.as_deref();
         match find(&self.state, &self.actor, self.job, task, self.wish).await {
             Ok(log) => self.log = log,
             Err(Error::Unavailable) => {}
             Err(_) => return Ok(false),
         }
+        // The farm's last line is written after the commit and before the hint: who was
+        // not told looks once more.
+        self.complete = self.log.over && (told || over_before);
         Ok(true)
     }
 }

@@ -103,18 +103,24 @@ async fn say_why(state: &State, id: JobId) -> anyhow::Result<()> {
     let Some(job) = state.store.job(id).await? else {
         return Ok(());
     };
-    let Some(reason) = &job.reason else {
+    let Some(line) = why(&job) else {
         return Ok(());
-    };
-    let line = if job.status.is_terminal() {
-        format!("{MARK} the job ended as {}: {reason}", job.status)
-    } else {
-        format!("{MARK} this attempt ended: {reason}")
     };
     for log in open_logs(state, &job).await? {
         state.objects.append_line(&log, &line).await?;
     }
     Ok(())
+}
+
+/// The line that says why a job, or the last attempt at it, ended. What is served of an
+/// empty log is this line too, so that it does not change when it is written.
+pub(crate) fn why(job: &Job) -> Option<String> {
+    let reason = job.reason.as_ref()?;
+    Some(if job.status.is_terminal() {
+        format!("{MARK} the job ended as {}: {reason}", job.status)
+    } else {
+        format!("{MARK} this attempt ended: {reason}")
+    })
 }
 
 /// The logs in which somebody may be reading: the job's, and those of the tasks that were

@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn nobody_is_lost_before_one_whole_lease() {
         let mut heard = Heard::default();
-        assert_eq!(looks(&mut heard, 100..=129), []);
+        assert_eq!(looks(&mut heard, 100..=129), [0; 0]);
         assert_eq!(looks(&mut heard, 130..=131), [130, 131]);
     }
 
@@ -80,7 +80,7 @@ mod tests {
     fn a_server_that_stood_still_begins_anew() {
         let mut heard = Heard::default();
         looks(&mut heard, 100..=140);
-        assert_eq!(looks(&mut heard, 146..=175), []);
+        assert_eq!(looks(&mut heard, 146..=175), [0; 0]);
         assert_eq!(looks(&mut heard, 176..=176), [176]);
     }
 
@@ -93,7 +93,7 @@ mod tests {
         }
         reception.broke_off();
         let mut heard = reception.0.lock().unwrap();
-        assert_eq!(looks(&mut heard, 141..=170), []);
+        assert_eq!(looks(&mut heard, 141..=170), [0; 0]);
         assert_eq!(looks(&mut heard, 171..=171), [171]);
     }
 }

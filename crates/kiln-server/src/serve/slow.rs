@@ -64,3 +64,47 @@ where
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::ReceiverStream;
+
+    use super::*;
+
+    type Piece = Result<Frame<Bytes>, Infallible>;
+
+    fn patient() -> (
+        mpsc::Sender<Piece>,
+        Patient<StreamBody<ReceiverStream<Piece>>>,
+    ) {
+        let (pieces, body) = mpsc::channel(1);
+        let body = StreamBody::new(ReceiverStream::new(body));
+        (pieces, Patient::new(body))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_slow_comes_and_one_that_stops_fails() {
+        let (pieces, mut body) = patient();
+        let sender = async {
+            for _ in 0..3 {
+                tokio::time::sleep(SILENCE - Duration::from_secs(1)).await;
+                let piece = Frame::data(Bytes::from_static(b"x"));
+                pieces.send(Ok(piece)).await.unwrap();
+            }
+        };
+        let reader = async {
+            for _ in 0..3 {
+                assert!(body.frame().await.unwrap().is_ok());
+            }
+            let began = Instant::now();
+            let error = body.frame().await.unwrap().unwrap_err();
+            assert_eq!(error.to_string(), "the body stopped coming");
+            assert!(began.elapsed() >= SILENCE);
+        };
+        tokio::join!(sender, reader);
+    }
+}

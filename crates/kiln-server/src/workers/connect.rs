@@ -29,6 +29,8 @@ use crate::{
 
 /// How long a worker may take for its hello, and for taking a message.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to agree that the socket ends.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How long it may say nothing at all.
 const SILENCE: Duration = Duration::from_secs(limits::LEASE_SECONDS);
 /// How often its leases are looked at without a hint.
@@ -148,7 +150,7 @@ impl Socket {
             Ok::<_, axum::Error>(())
         };
         // A worker that does not answer is cut.
-        let _ = timeout(PATIENCE, closed).await;
+        let _ = timeout(FAREWELL, closed).await;
     }
 }
 

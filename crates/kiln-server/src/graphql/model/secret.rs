@@ -22,7 +22,6 @@ use super::{
         desc = "Set when this secret was copied from another user account"
     )
 )]
-#[expect(dead_code, reason = "the schema has them, the store has none yet")]
 pub(in super::super) enum Secret {
     /// A key for SSH.
     Ssh(SshKey),

@@ -43,7 +43,6 @@ pub(in super::super) struct OAuthClient {
         arg(name = "event", ty = "WebhookEvent")
     )
 )]
-#[expect(dead_code, reason = "the schema has it, the farm has none yet")]
 pub(in super::super) enum WebhookSubscription {
     /// A user's.
     User(UserWebhookSubscription),
@@ -137,7 +136,6 @@ impl WebhookDelivery {
     field(name = "event", ty = "WebhookEvent"),
     field(name = "date", ty = "Time")
 )]
-#[expect(dead_code, reason = "the schema has it, the farm has none yet")]
 pub(in super::super) enum WebhookPayload {
     /// Of a job.
     Job(JobEvent),
@@ -192,10 +190,7 @@ pub(in super::super) struct WebhookSubscriptionCursor {
 /// What somebody wants to be told, and where.
 #[derive(Debug, InputObject)]
 pub(in super::super) struct UserWebhookInput {
-    #[expect(dead_code, reason = "the schema has it, the farm has none yet")]
     url: String,
-    #[expect(dead_code, reason = "the schema has it, the farm has none yet")]
     events: Vec<WebhookEvent>,
-    #[expect(dead_code, reason = "the schema has it, the farm has none yet")]
     query: String,
 }

@@ -31,7 +31,7 @@ pub(crate) const ALL: &str = "JOBS:RW LOGS:RW SECRETS:RW PROFILE:RW";
 pub(crate) struct Farm {
     pub(crate) origin: String,
     pub(crate) store: Store,
-    pub(crate) dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     client: Client<HttpConnector, Full<Bytes>>,
     _running: Running,
 }
@@ -89,7 +89,7 @@ impl Farm {
         Self {
             origin,
             store,
-            dir,
+            _dir: dir,
             client: Client::builder(TokioExecutor::new()).build_http(),
             _running: running.unwrap(),
         }
@@ -114,10 +114,15 @@ impl Farm {
     /// A further token of somebody.
     pub(crate) async fn token(&self, user: UserId, grants: &str) -> String {
         let token = format!("kiln_u_{user}_{}", grants.replace([' ', ':'], "_"));
-        let grants: Grants = grants.parse().unwrap();
-        let added = self.store.add_token(user, hash(&token), &grants, None);
-        added.await.unwrap();
+        self.known(user, &token, grants).await;
         token
+    }
+
+    /// Makes a token of somebody known.
+    pub(crate) async fn known(&self, user: UserId, token: &str, grants: &str) {
+        let grants: Grants = grants.parse().unwrap();
+        let added = self.store.add_token(user, hash(token), &grants, None);
+        added.await.unwrap();
     }
 
     /// Sends anything.
