@@ -11,6 +11,9 @@ use super::harness::{Answer, Farm, Worker};
 /// `printf hello | sha256sum`
 const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
+/// `printf x | sha256sum`
+const X: &str = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+
 async fn put(worker: &Worker, fence: Fence, words: &str, body: &'static str) -> Answer {
     let what = format!("artifact?{words}");
     worker.report(fence, &what, full(body)).await
@@ -87,7 +90,7 @@ async fn one_that_is_kept_is_not_replaced_by_another() {
     let (worker, offer) = farm.begun().await;
     let said = words(0, "out.txt", 5);
     put(&worker, offer.fence, &said, "hello").await.done();
-    let other = format!("index=0&path=out.txt&size=1&sha256={}", "0".repeat(64));
+    let other = format!("index=0&path=out.txt&size=1&sha256={X}");
     let answer = put(&worker, offer.fence, &other, "x").await;
     answer.refused(400, "invalid");
     let kept = farm.store.artifacts(&[offer.job]).await.unwrap();
