@@ -151,6 +151,13 @@ async fn a_store_outlives_a_restart_of_postgresql() {
 }
 
 #[tokio::test]
+async fn what_falls_victim_to_another_transaction_is_done_again_but_not_for_ever() {
+    let farm = Farm::postgres().await;
+    assert_eq!(testing::fall_victim(&farm.store, 3).await.unwrap(), 4);
+    assert!(testing::fall_victim(&farm.store, 1000).await.is_err());
+}
+
+#[tokio::test]
 async fn what_was_committed_is_there_after_the_store_was_opened_again() {
     for farm in [Farm::sqlite().await, Farm::postgres().await] {
         let ann = farm.user("ann").await;
