@@ -20,8 +20,10 @@ mod hints;
 mod metrics;
 mod serve;
 mod state;
+mod urls;
 mod web;
 mod workers;
 
 pub use config::Config;
+pub use graphql::sdl;
 pub use serve::{Listener, Running, start};

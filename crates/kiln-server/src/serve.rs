@@ -1,16 +1,33 @@
 //! Connections and the life of a server.
-#![allow(unused, clippy::todo, missing_docs)]
+//!
+//! A server ends in this order: it takes no more connections, requests in flight end, and
+//! so do its passes; workers' sockets are closed with a word, for their leases go on. What
+//! takes longer than [`GRACE`] is cut: whoever sent it sends it again, for all that workers
+//! send may be sent twice.
 
-use std::sync::Arc;
+mod accept;
+mod health;
+mod slow;
 
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use kiln_objects::Objects;
 use kiln_store::Store;
 use tokio::{
     io::DuplexStream,
     net::{TcpListener, UnixListener},
-    sync::mpsc,
+    sync::{mpsc, watch},
+    task::JoinSet,
 };
 
-use crate::Config;
+use crate::{
+    Config, background,
+    state::{Shared, State},
+};
+
+/// How long requests in flight may take when a server ends.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Where connections come from.
 pub enum Listener {
@@ -24,21 +41,62 @@ pub enum Listener {
     Memory(mpsc::Receiver<DuplexStream>),
 }
 
-/// A server that runs.
-pub struct Running {}
+/// A server that runs. Dropped, it ends at once, as a process that is killed does.
+pub struct Running {
+    stop: watch::Sender<bool>,
+    /// What accepts connections, and has them.
+    listeners: JoinSet<()>,
+    /// Passes in the background.
+    passes: JoinSet<()>,
+    state: Shared,
+}
 
 impl Running {
     /// Takes no more connections, lets requests in flight end (at most 10 s), and ends.
-    pub async fn stop(self) {
-        todo!()
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let ended = async {
+            while self.listeners.join_next().await.is_some() {}
+            self.state.sockets.none().await;
+            while self.passes.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(GRACE, ended).await.is_err() {
+            tracing::warn!("requests that took too long were cut");
+        }
     }
 }
 
 /// Starts a server on a store.
+///
+/// # Errors
+/// When the directory of logs and artifacts, or the store, can't be used.
 pub async fn start(
     config: Config,
     store: Store,
     listeners: Vec<Listener>,
 ) -> anyhow::Result<Running> {
-    todo!()
+    store.set_share_cap(config.share_cap).await?;
+    let objects = Objects::open(&config.objects).await?;
+    let (stop, stopping) = watch::channel(false);
+    let state = Arc::new(State::new(config, store, objects, stopping.clone()));
+    let app = routes(&state);
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(accept::serve(listener, app.clone(), stopping.clone()));
+    }
+    Ok(Running {
+        stop,
+        listeners: accepting,
+        passes: background::start(&state),
+        state,
+    })
+}
+
+fn routes(state: &Shared) -> Router {
+    Router::new()
+        .merge(health::router())
+        .merge(crate::workers::router())
+        .with_state(Arc::clone(state))
+        .merge(crate::graphql::router(state))
+        .merge(crate::web::router(state))
 }

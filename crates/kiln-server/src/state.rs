@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use kiln_objects::Objects;
 use kiln_store::Store;
+use tokio::sync::watch;
 
-use crate::{Config, hints::Hints, metrics::Metrics};
+use crate::{Config, background::Reception, hints::Hints, metrics::Metrics};
 
 /// What all requests share.
 #[derive(Debug)]
@@ -15,7 +16,66 @@ pub(crate) struct State {
     pub(crate) objects: Objects,
     pub(crate) hints: Hints,
     pub(crate) metrics: Metrics,
+    /// Whether renewals can be received, and since when.
+    pub(crate) reception: Reception,
+    /// True once the server ends: answers without an end of their own end then.
+    pub(crate) stopping: watch::Receiver<bool>,
+    /// WebSockets, which outlive their connections' requests.
+    pub(crate) sockets: Sockets,
 }
 
 /// As handlers get it.
 pub(crate) type Shared = Arc<State>;
+
+impl State {
+    pub(crate) fn new(
+        config: Config,
+        store: Store,
+        objects: Objects,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            config,
+            store,
+            objects,
+            hints: Hints::default(),
+            metrics: Metrics::default(),
+            reception: Reception::default(),
+            stopping,
+            sockets: Sockets::default(),
+        }
+    }
+}
+
+/// Waits until the server ends.
+pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // Without a sender it has ended already.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Counts sockets.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets(watch::Sender<usize>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Socket(watch::Sender<usize>);
+
+impl Sockets {
+    pub(crate) fn add(&self) -> Socket {
+        self.0.send_modify(|count| *count += 1);
+        Socket(self.0.clone())
+    }
+
+    /// Waits until there is none.
+    pub(crate) async fn none(&self) {
+        // It can't fail: the sender is here.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}

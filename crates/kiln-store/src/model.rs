@@ -324,6 +324,19 @@ pub struct Lease {
     pub owner_name: String,
 }
 
+/// A job that is about to be given to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The job.
+    pub job: JobId,
+    /// Which attempt at the job this will be, from 1.
+    pub attempt: u32,
+    /// The worker's name.
+    pub worker: String,
+    /// The manifest's text.
+    pub manifest: String,
+}
+
 /// What was changed for jobs: what listeners are told, after the commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changed {

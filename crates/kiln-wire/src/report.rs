@@ -12,6 +12,10 @@
 //! | `POST /worker/lease/{fence}/end` | [`End`] | 204 when committed |
 //! | `POST /worker/lease/{fence}/return` | [`Return`] | 204 when committed |
 //!
+//! A log has lines of the server's own before a worker's first: an append of no bytes at
+//! offset 0 tells where it ends, and that is where a worker begins. A task's log is there
+//! once its [`Event::Task`] with `running` was acknowledged.
+//!
 //! An error is [`Refusal`]. 401: no such worker. 409 `lease-lost`: this lease is
 //! not this session's, or has ended; the guest must go. 409 `offset`: the log
 //! ends elsewhere, at [`Refusal::stored`]. 4xx else: never to be repeated. 5xx and

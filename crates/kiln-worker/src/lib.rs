@@ -11,8 +11,10 @@
 //! ```
 //!
 //! Invariants:
-//! * This crate knows no QEMU, no SSH and no farm: a guest is a
-//!   [`Guest`](kiln_vm::machine::Guest), whoever listens is a [`Reporter`].
+//! * This crate knows no QEMU and no SSH: a guest is a
+//!   [`Guest`](kiln_vm::machine::Guest), whoever listens is a [`Reporter`]. Only
+//!   [`farm`] knows of a farm: it takes jobs from a server and runs them by the same
+//!   [`run`].
 //! * No task starts before [`Reporter::begun`] has returned.
 //! * Every task and the job end in exactly one terminal status, and only
 //!   `kiln_core`'s transitions move them.
@@ -22,6 +24,7 @@
 //!   operator needs is in [`Outcome::operator`].
 
 mod event;
+pub mod farm;
 mod job;
 mod log;
 mod outcome;

@@ -42,7 +42,7 @@ impl<'a> Logs<'a> {
     /// Writes a line of kiln's own. No limit holds it back: they are few.
     pub(crate) async fn say(&mut self, log: &LogId, line: &str) -> Result<(), ReportError> {
         let line = self.line(log, line);
-        self.reporter.append(log, line.as_bytes()).await
+        self.reporter.say(log, line.as_bytes()).await
     }
 
     /// The same for a line that repeats an event.

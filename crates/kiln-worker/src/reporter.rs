@@ -28,13 +28,21 @@ pub trait Reporter: Send + Sync {
     /// [`ReportError`] ends the job.
     async fn append(&self, log: &LogId, bytes: &[u8]) -> Result<(), ReportError>;
 
+    /// Adds a line of kiln's own, for whoever must keep room for those.
+    ///
+    /// # Errors
+    /// [`ReportError`] ends the job.
+    async fn say(&self, log: &LogId, line: &[u8]) -> Result<(), ReportError> {
+        self.append(log, line).await
+    }
+
     /// Adds a line of kiln's own that repeats what an event tells: for whoever
     /// shows events and needs it only once.
     ///
     /// # Errors
     /// [`ReportError`] ends the job.
     async fn narrate(&self, log: &LogId, line: &[u8]) -> Result<(), ReportError> {
-        self.append(log, line).await
+        self.say(log, line).await
     }
 
     /// Called once, before the first task starts, and only when everything
@@ -85,6 +93,9 @@ pub enum ReportError {
     /// The job is not this worker's any more.
     #[error("this worker lost the job")]
     Refused,
+    /// The farm will never take it; why.
+    #[error("the farm did not take a report: {0}")]
+    Farm(String),
 }
 
 fn no_space(error: &std::io::Error) -> &'static str {

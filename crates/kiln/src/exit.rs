@@ -13,6 +13,8 @@ pub enum Exit {
     Usage,
     /// The host or the image can't.
     Host,
+    /// A farm's job was cancelled, or lost by the farm.
+    Lost,
     /// Time ran out.
     Timeout,
     /// Ctrl-C, or a signal that asks to end.
@@ -29,6 +31,7 @@ impl Exit {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Host => 3,
+            Self::Lost => 4,
             Self::Timeout => 124,
             Self::Interrupted => 130,
             Self::Other(status) => status,

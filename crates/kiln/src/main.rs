@@ -7,16 +7,20 @@
 
 mod cli;
 mod commands;
+mod config;
 mod exit;
+mod farm;
 mod host;
+mod logging;
 mod ui;
+mod units;
 
 use std::{path::Path, process::ExitCode};
 
 use clap::Parser;
 use kiln_vm::{namespace, qemu::control::client};
 
-use cli::Cli;
+use cli::{Cli, Command};
 use exit::Exit;
 
 /// The hidden first argument for the other end of `guest_ssh`; images'
@@ -43,7 +47,10 @@ fn main() -> ExitCode {
         _ => {}
     }
     let cli = Cli::parse();
-    start_logging(cli.verbose);
+    // A server and a worker log as their settings say.
+    if !matches!(cli.command, Command::Serve(_) | Command::Worker(_)) {
+        logging::for_commands(cli.verbose);
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -51,7 +58,7 @@ fn main() -> ExitCode {
             return Exit::Host.into();
         }
     };
-    let exit = match runtime.block_on(commands::dispatch(cli.command)) {
+    let exit = match runtime.block_on(commands::dispatch(cli.command, cli.verbose)) {
         Ok(exit) => exit,
         Err(failure) => {
             ui::error(&failure.message);
@@ -61,23 +68,6 @@ fn main() -> ExitCode {
     // Reads of a terminal can't be taken back; don't wait for them.
     runtime.shutdown_background();
     exit.into()
-}
-
-/// What happens on the host goes to standard error: warnings always, more when
-/// asked.
-fn start_logging(verbose: u8) {
-    let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug,russh=info",
-    };
-    let filter = tracing_subscriber::EnvFilter::new(level);
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .without_time()
-        .init();
 }
 
 fn dial(words: &[String]) -> ExitCode {

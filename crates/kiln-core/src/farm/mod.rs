@@ -15,7 +15,7 @@ pub use grants::{Access, GrantError, Grants, Kind, Scope};
 pub use ids::{
     ArtifactId, Fence, GroupId, JobId, SessionId, ShareId, TaskId, TokenId, UserId, WorkerId,
 };
-pub use requirements::{Labels, OfferedImage, Requirements, RequirementsError};
+pub use requirements::{Labels, OfferedImage, Requirements, RequirementsError, labels};
 
 use serde::{Deserialize, Serialize};
 

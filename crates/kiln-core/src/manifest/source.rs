@@ -110,6 +110,19 @@ impl Source {
         self.reference.as_deref()
     }
 
+    /// The same source at another commit, branch or tag.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]: a reference that begins with `-` or has control characters.
+    pub fn at(&self, reference: &str) -> Result<Self, Problem> {
+        let (directory, url) = split_directory(&self.written);
+        let url = url.split('#').next().unwrap_or(url);
+        Self::parse(&match directory {
+            Some(directory) => format!("{directory}::{url}#{reference}"),
+            None => format!("{url}#{reference}"),
+        })
+    }
+
     /// Whether the guest would look for it on its own disk: there is neither a scheme nor the
     /// `host:` of an scp-like address.
     pub fn is_local_path(&self) -> bool {

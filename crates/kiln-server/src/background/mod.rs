@@ -1,1 +1,119 @@
-//! Passes that look at the truth and do one step.
+//! Passes that look at the truth and do one step. Each runs when hinted or by the clock,
+//! and may be repeated: what one that failed did not do, the next does.
+
+mod reception;
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt as _;
+use kiln_store::{StoreError, model::Given};
+use tokio::{task::JoinSet, time::Instant};
+
+pub(crate) use reception::Reception;
+
+use crate::{
+    app::narrate,
+    state::{Shared, State, stopped},
+};
+
+/// How often passes look without a hint.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often they look for jobs that nobody serves.
+const LOOK_FOR_UNSERVED: Duration = Duration::from_mins(1);
+/// The longest wait after passes that failed.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Starts them; each ends when the server does, after the pass that it is in.
+pub(crate) fn start(state: &Shared) -> JoinSet<()> {
+    let mut passes = JoinSet::new();
+    passes.spawn(repeat(state.clone(), "assign", LOOK, true, assign));
+    passes.spawn(repeat(state.clone(), "reap", LOOK, false, reap));
+    let unserved = LOOK_FOR_UNSERVED;
+    passes.spawn(repeat(
+        state.clone(),
+        "cancel-unserved",
+        unserved,
+        false,
+        cancel_unserved,
+    ));
+    passes
+}
+
+/// One pass after another. Whatever happens in one, there is a next; the more failed in
+/// a row, the later.
+async fn repeat(
+    state: Shared,
+    name: &'static str,
+    every: Duration,
+    hinted: bool,
+    pass: impl AsyncFn(&State) -> Result<(), StoreError>,
+) {
+    let mut stopping = state.stopping.clone();
+    let mut failures: u32 = 0;
+    loop {
+        let done = AssertUnwindSafe(pass(&state)).catch_unwind().await;
+        failures = match done {
+            Ok(Ok(())) => 0,
+            Ok(Err(error)) => {
+                tracing::warn!(pass = name, "the pass `{name}` failed: {error}");
+                failures.saturating_add(1)
+            }
+            Err(_) => {
+                tracing::error!(pass = name, "the pass `{name}` panicked");
+                failures.saturating_add(1)
+            }
+        };
+        let wait = every.max(every.saturating_mul(failures).min(LONGEST));
+        // A hint does not shorten the wait after a failure.
+        let hint = async {
+            if hinted && failures == 0 {
+                state.hints.assign().await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = stopped(&mut stopping) => return,
+            () = tokio::time::sleep(wait) => {}
+            () = hint => {}
+        }
+    }
+}
+
+/// Gives queued jobs to free slots.
+async fn assign(state: &State) -> Result<(), StoreError> {
+    let began = Instant::now();
+    let changed = state
+        .store
+        .assign_after(async |given| first_lines(state, given).await);
+    let changed = changed.await?;
+    state.metrics.passes.observe(began.elapsed().as_secs_f64());
+    state.hints.changed(&changed);
+    Ok(())
+}
+
+/// Nobody sees a job running whose log is empty.
+async fn first_lines(state: &State, given: Given) -> Result<(), StoreError> {
+    let written = tokio::time::timeout(LONGEST, narrate::attempt(state, &given)).await;
+    let written = written.unwrap_or_else(|late| Err(late.into()));
+    written.map_err(|error| StoreError::Unavailable(error.into()))
+}
+
+/// Ends leases that ran out, and jobs that are overdue.
+async fn reap(state: &State) -> Result<(), StoreError> {
+    let reaped = async {
+        state.store.ping().await?;
+        state.store.reap(state.reception.is_whole()).await
+    };
+    let changed = reaped.await.inspect_err(|_| state.reception.broke_off())?;
+    state.metrics.lost.inc_by(changed.sessions.len() as u64);
+    narrate::decided(state, &changed).await;
+    Ok(())
+}
+
+/// Cancels jobs that nobody serves.
+async fn cancel_unserved(state: &State) -> Result<(), StoreError> {
+    let changed = state.store.cancel_unserved().await?;
+    narrate::decided(state, &changed).await;
+    Ok(())
+}

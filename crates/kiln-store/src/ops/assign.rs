@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::{jobs::places, moves, sessions::LEASE};
 use crate::{
     Store, StoreError,
-    model::Changed,
+    model::{Changed, Given},
     rows,
     tx::{Tx, write},
 };
@@ -42,6 +42,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn assign(&self) -> Result<Changed, StoreError> {
+        self.assign_after(|_| std::future::ready(Ok(()))).await
+    }
+
+    /// The same. `before` is told of each job that is given away before anybody can see
+    /// that; if it fails, none is. It must not use this store, which waits for it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], and those of `before`.
+    pub async fn assign_after<F>(&self, before: impl Fn(Given) -> F) -> Result<Changed, StoreError>
+    where
+        F: Future<Output = Result<(), StoreError>>,
+    {
         // Mostly nothing waits, and then nobody needs to wait for this. Whoever queues
         // something asks for a pass after that.
         let waits = sqlx::query("SELECT class_id FROM lanes WHERE queued > 0 LIMIT 1")
@@ -55,7 +67,8 @@ impl Store {
             let slots = free_slots(tx).await?;
             let (shares, lanes) = waiting(tx, &slots).await?;
             for given in schedule::assign(&slots, &shares, &lanes) {
-                grant(tx, given.job, &given.session, &mut changed).await?;
+                let fence = grant(tx, given.job, &given.session, &mut changed).await?;
+                before(describe(tx, fence).await?).await?;
             }
             // Whatever could be assigned now is.
             changed.assign = false;
@@ -76,6 +89,24 @@ impl Store {
                 .await?;
         })
     }
+}
+
+/// What is told of an attempt.
+async fn describe(tx: &mut Tx, fence: Fence) -> Result<Given, StoreError> {
+    let row = sqlx::query(
+        "SELECT a.job_id, a.number, w.name, j.recipe FROM attempts a
+         JOIN workers w ON w.id = a.worker_id JOIN jobs j ON j.id = a.job_id
+         WHERE a.id = $1",
+    )
+    .bind(fence.0)
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(Given {
+        job: JobId(rows::number(&row, "job_id")?),
+        attempt: rows::number(&row, "number")?,
+        worker: row.try_get("name")?,
+        manifest: row.try_get("recipe")?,
+    })
 }
 
 /// Sessions that are here, ready, and have fewer leases than they have room for.

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 
 use crate::{
     Store, StoreError,
-    model::{Changed, Hello, KnownImage, Lease, Moment, Session, SessionState},
+    model::{Changed, Hello, KnownImage, Lease, LeaseKey, Moment, Session, SessionState},
     rows::{self, job_columns, job_tables},
     tx::{Tx, write},
 };
@@ -166,6 +166,24 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         row.as_ref().map(rows::lease).transpose()
+    }
+
+    /// The job of a lease that has not ended.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`].
+    pub async fn holds(&self, lease: LeaseKey<'_>) -> Result<JobId, StoreError> {
+        let row = sqlx::query(
+            "SELECT job_id FROM attempts
+             WHERE id = $1 AND session_id = $2 AND worker_id = $3 AND ended IS NULL",
+        )
+        .bind(lease.fence.0)
+        .bind(lease.session.as_str())
+        .bind(i64::from(lease.worker.0))
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::LeaseLost)?;
+        Ok(JobId(rows::number(&row, "job_id")?))
     }
 
     /// Every image that a worker ever offered, by name and architecture, and whether

@@ -38,6 +38,30 @@ impl Store {
         })
     }
 
+    /// Gives the registration of this name another token, or makes it: for a worker
+    /// that is given its token anew at each start.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn renew_worker(&self, name: &str, hash: TokenHash) -> Result<(), StoreError> {
+        write!(self, |tx| {
+            let renewed =
+                sqlx::query("UPDATE workers SET hash = $2 WHERE name = $1 AND revoked = 0")
+                    .bind(name)
+                    .bind(rows::hex(hash))
+                    .execute(&mut **tx)
+                    .await?;
+            if renewed.rows_affected() == 0 {
+                sqlx::query("INSERT INTO workers (name, hash, created) VALUES ($1, $2, $3)")
+                    .bind(name)
+                    .bind(rows::hex(hash))
+                    .bind(tx.now.0)
+                    .execute(&mut **tx)
+                    .await?;
+            }
+        })
+    }
+
     /// All registrations, by name.
     ///
     /// # Errors

@@ -51,7 +51,10 @@ impl Image {
     }
 
     /// The same, remembered in a directory as long as no file changes.
-    pub(crate) fn digest_remembered(&self, cache: &std::path::Path) -> std::io::Result<String> {
+    ///
+    /// # Errors
+    /// When a file of it can't be read.
+    pub fn digest_remembered(&self, cache: &std::path::Path) -> std::io::Result<String> {
         digest::remembered(&self.dir, cache)
     }
 

@@ -12,10 +12,12 @@ const MAXIMA: &[&str] = &[
     "user.max_ipc_namespaces",
     "user.max_uts_namespaces",
 ];
+
 /// Debian's and Arch's switch.
 const UNPRIVILEGED: &str = "kernel.unprivileged_userns_clone";
 /// Ubuntu's, since 23.10.
 const APPARMOR: &str = "kernel.apparmor_restrict_unprivileged_userns";
+
 /// What the host's settings say.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {

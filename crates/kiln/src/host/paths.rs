@@ -13,7 +13,12 @@ const SYSTEM_IMAGES: &str = "/var/lib/kiln/images";
 /// The images directory: as asked for, else the user's where it exists, else
 /// the system's where that exists, else the user's.
 pub fn images(args: &ImagesArgs) -> Result<PathBuf, Failure> {
-    if let Some(asked) = &args.images {
+    images_at(args.images.as_deref())
+}
+
+/// The same, for one that need not have been asked for.
+pub fn images_at(asked: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(asked) = asked {
         return absolute(asked);
     }
     let own = data()?.join("images");
@@ -47,6 +52,11 @@ pub fn control() -> Result<PathBuf, Failure> {
     }
 }
 
+/// Where the user's own settings are.
+pub fn settings() -> Result<PathBuf, Failure> {
+    Ok(xdg("XDG_CONFIG_HOME", ".config")?.join("kiln"))
+}
+
 /// This program, for the helper inside namespaces.
 pub fn this_program() -> Result<PathBuf, Failure> {
     env::current_exe()
@@ -59,7 +69,8 @@ pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
         .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
-fn data() -> Result<PathBuf, Failure> {
+/// Where what kiln keeps is.
+pub fn data() -> Result<PathBuf, Failure> {
     Ok(xdg("XDG_DATA_HOME", ".local/share")?.join("kiln"))
 }
 

@@ -16,6 +16,21 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "kiln: {}", clean::text(text));
 }
 
+/// A line that repeats somebody's words, without what a terminal would obey.
+pub fn clean(line: &str) -> String {
+    let line: String = line
+        .chars()
+        .map(|c| {
+            if c.is_control() && c != '\x1b' {
+                ' '
+            } else {
+                c
+            }
+        })
+        .collect();
+    clean::text(&line)
+}
+
 /// Something to know.
 pub fn warning(text: &str) {
     note(&format!("warning: {text}"));

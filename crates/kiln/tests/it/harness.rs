@@ -12,6 +12,7 @@
 //! Whatever runs too long is killed and fails its test with all that it said.
 
 mod ended;
+mod farm;
 mod running;
 
 use std::{
@@ -28,6 +29,7 @@ use std::{
 use tempfile::TempDir;
 
 pub use ended::Ended;
+pub use farm::Farm;
 pub use running::{Running, Turn};
 
 /// The image that the tests' manifests run on.

@@ -31,6 +31,7 @@ use crate::{
     ui,
 };
 use finding::Finding;
+pub use qemu::is_installed as has_qemu;
 
 /// For what only reads and asks.
 const SHORT: Duration = Duration::from_secs(5);

@@ -69,6 +69,14 @@ pub async fn look() -> Vec<Finding> {
     findings
 }
 
+/// Whether there is any.
+pub fn is_installed() -> bool {
+    let binaries = ARCHS.iter().filter_map(|(arch, _)| qemu::binary(arch));
+    binaries
+        .into_iter()
+        .any(|binary| programs::of_the_system(binary).is_some())
+}
+
 fn package(arch: &str) -> &'static str {
     ARCHS
         .iter()

@@ -34,6 +34,7 @@ use super::manifest;
 use crate::{
     cli::RunArgs,
     exit::{Exit, Failure},
+    farm::rerun::{self, Recorded},
     host::{self, paths, scratch},
     ui::{self, display::Display},
 };
@@ -68,9 +69,14 @@ pub async fn run(args: RunArgs) -> Result<Exit, Failure> {
 
 /// Everything before the job begins. Dropped half-way, it leaves nothing.
 async fn prepare(args: &Arc<RunArgs>) -> Result<Prepared, Failure> {
+    let recorded = match &args.job {
+        Some(job) => Some(rerun::fetch(job, &args.farm).await?),
+        None => None,
+    };
+    let again = recorded.as_ref().map(|recorded| recorded.manifest.clone());
     // A file may be a pipe that somebody fills slowly.
     let reading = Arc::clone(args);
-    let request = tokio::task::spawn_blocking(move || read_request(&reading)).await;
+    let request = tokio::task::spawn_blocking(move || read_request(&reading, again)).await;
     let request = request.map_err(Failure::host)??;
     let network = allow::network(args, &request.manifest).await?;
     let runs = paths::runs()?;
@@ -84,6 +90,9 @@ async fn prepare(args: &Arc<RunArgs>) -> Result<Prepared, Failure> {
     };
     let images = paths::images(&args.images)?;
     let (machine, image) = machine(args, &request.manifest, &images).await?;
+    if let Some(recorded) = &recorded {
+        say_version(recorded, &image).await?;
+    }
     let job = Job {
         id: 0,
         url: folder.path().display().to_string(),
@@ -136,13 +145,25 @@ fn preparation(args: &RunArgs, manifest: &Manifest) -> Option<Preparation> {
     })
 }
 
+/// Whether the image here is the one that a farm's job ran on.
+async fn say_version(recorded: &Recorded, image: &kiln_vm::image::Image) -> Result<(), Failure> {
+    let image = image.clone();
+    let digest = tokio::task::spawn_blocking(move || image.digest()).await;
+    match digest.map_err(Failure::host)? {
+        Ok(digest) => rerun::compare_image(recorded, &digest),
+        Err(error) => ui::warning(&format!("the image's version can't be told: {error}")),
+    }
+    Ok(())
+}
+
 /// The user's files and words; whatever is wrong with them is found here.
-fn read_request(args: &RunArgs) -> Result<Request, Failure> {
-    let file = match &args.file {
-        Some(file) => file.clone(),
-        None => default_manifest(Path::new("."))?,
+/// `again` is the manifest of a job that is run once more.
+fn read_request(args: &RunArgs, again: Option<Manifest>) -> Result<Request, Failure> {
+    let manifest = match (again, &args.file) {
+        (Some(manifest), _) => of_arch(manifest, args)?,
+        (None, Some(file)) => read(file, args)?,
+        (None, None) => read(&default_manifest(Path::new("."))?, args)?,
     };
-    let manifest = read(&file, args)?;
     let secrets = secrets::gather(&manifest, &args.secret)?;
     let environment = environment::parse(&args.env)?;
     if let Some(dir) = &args.artifacts {
@@ -210,7 +231,7 @@ fn finish(args: &RunArgs, folder: &Folder, outcome: &Outcome) -> Result<Exit, Fa
 }
 
 /// The manifest that a directory has without saying its name.
-fn default_manifest(dir: &Path) -> Result<PathBuf, Failure> {
+pub fn default_manifest(dir: &Path) -> Result<PathBuf, Failure> {
     for name in [".build.yml", ".build.yaml"] {
         let file = dir.join(name);
         if file.exists() {
@@ -254,7 +275,11 @@ fn strip_dot(path: &Path) -> PathBuf {
 fn read(file: &Path, args: &RunArgs) -> Result<Manifest, Failure> {
     let parsed = manifest::read(file).map_err(|errors| Failure::usage(errors.join("\nkiln: ")))?;
     manifest::warn(file, &parsed.warnings);
-    let mut manifest = parsed.manifest;
+    of_arch(parsed.manifest, args)
+}
+
+/// With the architecture of the command line, if it names one.
+fn of_arch(mut manifest: Manifest, args: &RunArgs) -> Result<Manifest, Failure> {
     if let Some(arch) = &args.arch {
         let arch =
             Arch::parse(arch).map_err(|problem| Failure::usage(format!("--arch: {problem}")))?;

@@ -176,6 +176,11 @@ impl Running {
         self.stdout.so_far()
     }
 
+    /// What it has written to standard error.
+    pub fn stderr_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.so_far()).into_owned()
+    }
+
     /// Waits for its end, whatever that is.
     #[track_caller]
     pub fn end(mut self) -> Ended {

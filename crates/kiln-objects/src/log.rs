@@ -1,0 +1,219 @@
+//! One log: its lock, its file, and where what is stored of it ends.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+
+use crate::{AppendError, disk};
+
+/// What is compared at once with what is there already.
+const COMPARED: usize = 64 << 10;
+
+/// A log that somebody uses, or used lately.
+#[derive(Debug)]
+pub(crate) struct Log {
+    root: PathBuf,
+    path: PathBuf,
+    state: Arc<Mutex<State>>,
+    /// Where what is stored ends. Those who watch are told with each growth.
+    stored: watch::Sender<u64>,
+    /// Whether `stored` is known: the file was looked at.
+    loaded: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Open as long as the log is in the table, once there is one.
+    file: Option<File>,
+}
+
+impl Log {
+    pub(crate) fn new(root: PathBuf, path: PathBuf) -> Self {
+        Self {
+            root,
+            path,
+            state: Arc::default(),
+            stored: watch::Sender::new(0),
+            loaded: AtomicBool::new(false),
+        }
+    }
+
+    /// Where it ends, if its file was looked at already.
+    pub(crate) fn known(&self) -> Option<u64> {
+        let loaded = self.loaded.load(Ordering::Acquire);
+        loaded.then(|| *self.stored.borrow())
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.stored.subscribe()
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        self.stored.receiver_count() > 0
+    }
+
+    pub(crate) async fn lock(self: Arc<Self>) -> io::Result<LockedLog> {
+        let state = Arc::clone(&self.state).lock_owned().await;
+        let mut locked = LockedLog { log: self, state };
+        if locked.log.known().is_some() {
+            return Ok(locked);
+        }
+        disk::blocking(move || {
+            locked.load()?;
+            Ok(locked)
+        })
+        .await
+    }
+}
+
+/// A log that nobody else appends to.
+#[derive(Debug)]
+pub struct LockedLog {
+    log: Arc<Log>,
+    state: OwnedMutexGuard<State>,
+}
+
+impl LockedLog {
+    /// Where it ends, as it is on disk.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        *self.log.stored.borrow()
+    }
+
+    /// Adds bytes at `offset`; what is there already is skipped if it is the same. Gives
+    /// where the log ends when all of it is on disk (fsync). An append that was begun ends,
+    /// also when nobody waits for it any more.
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub async fn append(mut self, offset: u64, bytes: Bytes) -> Result<u64, AppendError> {
+        disk::blocking(move || self.append_at(offset, &bytes)).await
+    }
+
+    /// Adds a line of the server's own: one line, whatever is in it.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn append_line(mut self, line: &str) -> io::Result<u64> {
+        let line = format!("{}\n", line.replace(['\n', '\r'], " "));
+        disk::blocking(move || {
+            let mut text = line.into_bytes();
+            if self.is_mid_line()? {
+                text.insert(0, b'\n');
+            }
+            self.add(&text)
+        })
+        .await
+    }
+
+    /// Looks at the file. What is there and was not acknowledged, after a crash, counts
+    /// once it is on disk.
+    fn load(&mut self) -> io::Result<()> {
+        let opened = File::options().read(true).write(true).open(&self.log.path);
+        match opened {
+            Ok(file) => {
+                file.sync_all()?;
+                self.log.stored.send_replace(file.metadata()?.len());
+                self.state.file = Some(file);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        self.log.loaded.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn append_at(&mut self, offset: u64, bytes: &[u8]) -> Result<u64, AppendError> {
+        let stored = self.stored();
+        let Some(before) = stored.checked_sub(offset) else {
+            return Err(AppendError::Offset { stored });
+        };
+        let there = usize::try_from(before).unwrap_or(usize::MAX);
+        let (old, new) = bytes.split_at(there.min(bytes.len()));
+        if !self.has(offset, old)? {
+            return Err(AppendError::Offset { stored });
+        }
+        if new.is_empty() {
+            return Ok(stored);
+        }
+        Ok(self.add(new)?)
+    }
+
+    /// Whether these bytes are there.
+    fn has(&self, mut offset: u64, bytes: &[u8]) -> io::Result<bool> {
+        let Some(file) = &self.state.file else {
+            return Ok(bytes.is_empty());
+        };
+        let mut buffer = [0; COMPARED];
+        for part in bytes.chunks(COMPARED) {
+            let there = &mut buffer[..part.len()];
+            file.read_exact_at(there, offset)?;
+            if there != part {
+                return Ok(false);
+            }
+            offset += part.len() as u64;
+        }
+        Ok(true)
+    }
+
+    fn is_mid_line(&self) -> io::Result<bool> {
+        match (self.stored(), &self.state.file) {
+            (0, _) | (_, None) => Ok(false),
+            (stored, Some(file)) => {
+                let mut last = [0];
+                file.read_exact_at(&mut last, stored - 1)?;
+                Ok(last != *b"\n")
+            }
+        }
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> io::Result<u64> {
+        let stored = self.stored();
+        let file = self.file()?;
+        let written = file
+            .write_all_at(bytes, stored)
+            .and_then(|()| file.sync_data());
+        if let Err(error) = written {
+            // After a failed fsync the kernel takes the bytes for written: without them, and
+            // with a new try that writes them again, nothing is acknowledged that is not there.
+            if let Err(worse) = file.set_len(stored) {
+                tracing::error!("a log can't be cut back after a failed append: {worse}");
+                self.log.loaded.store(false, Ordering::Release);
+            }
+            return Err(error);
+        }
+        let end = stored + bytes.len() as u64;
+        self.log.stored.send_replace(end);
+        Ok(end)
+    }
+
+    fn file(&mut self) -> io::Result<&File> {
+        let made = match self.state.file.take() {
+            Some(file) => file,
+            None => self.create()?,
+        };
+        Ok(self.state.file.insert(made))
+    }
+
+    fn create(&self) -> io::Result<File> {
+        let path = &self.log.path;
+        if let Some(parent) = path.parent() {
+            disk::make(parent)?;
+        }
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(false);
+        let file = file.open(path)?;
+        disk::sync_entries(&self.log.root, path)?;
+        Ok(file)
+    }
+}

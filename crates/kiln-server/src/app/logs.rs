@@ -1,0 +1,249 @@
+//! Logs: what is on disk, or one constant sentence where there is nothing and
+//! there will be nothing.
+
+use bytes::{Bytes, BytesMut};
+use kiln_core::{
+    farm::JobId,
+    job::{JobStatus, TaskStatus},
+};
+use kiln_objects::LogName;
+use kiln_store::model::Job;
+use std::time::Duration;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    sync::watch,
+    time::Instant,
+};
+
+use super::{Actor, Error, Result, jobs, narrate, permission::Wish};
+use crate::state::{Shared, State, stopped};
+
+/// How many bytes are read at once.
+const CHUNK: usize = 64 << 10;
+
+/// Readers look at the truth this often, whatever hints they get.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A log that an actor may read.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    name: LogName,
+    /// Whether it will grow no more.
+    over: bool,
+    /// What it says if it is over and empty.
+    sentence: String,
+}
+
+/// What is to be read of it.
+type Reader = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A job's own log.
+pub(crate) fn of_job(job: &Job) -> Log {
+    Log {
+        name: LogName::Job(job.id),
+        over: job.status.is_terminal(),
+        sentence: match narrate::why(job) {
+            Some(why) => format!("{why}\n"),
+            None => "This job did not run.\n".into(),
+        },
+    }
+}
+
+/// The log of a job's task.
+pub(crate) fn of_task(job: JobId, task: &str, status: TaskStatus) -> Log {
+    Log {
+        name: LogName::Task(job, task.to_owned()),
+        over: status.is_terminal(),
+        sentence: "This task did not run.\n".into(),
+    }
+}
+
+/// Whether a job in this state has a log that the API shows: from RUNNING on, and
+/// after a first attempt.
+pub(crate) fn has_begun(job: &Job) -> bool {
+    !matches!(job.status, JobStatus::Pending | JobStatus::Queued) || job.attempts > 0
+}
+
+/// Finds a log that this actor may read: the job's, or a task's by its name.
+///
+/// # Errors
+/// [`Error::Hidden`] when there is none, or it is not for this actor.
+pub(crate) async fn find(
+    state: &State,
+    actor: &Actor,
+    job: JobId,
+    task: Option<&str>,
+    wish: Wish,
+) -> Result<Log> {
+    let job = jobs::find(state, actor, job, wish).await?;
+    let Some(name) = task else {
+        return Ok(of_job(&job));
+    };
+    let tasks = state.store.tasks(&[job.id]).await?;
+    let task = tasks.iter().find(|task| task.name == name);
+    let task = task.ok_or(Error::Hidden("task"))?;
+    Ok(of_task(job.id, name, task.status))
+}
+
+impl Log {
+    /// How long it is now.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub(crate) async fn length(&self, state: &State) -> Result<u64> {
+        match state.objects.stored(&self.name).await? {
+            0 if self.over => Ok(self.sentence.len() as u64),
+            stored => Ok(stored),
+        }
+    }
+
+    /// Whether there is nothing to read, and it may come yet.
+    pub(crate) fn is_to_come(&self, length: u64) -> bool {
+        length == 0 && !self.over
+    }
+
+    /// Its bytes [from, to), which are within [`Self::length`].
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub(crate) async fn read(&self, state: &State, from: u64, to: u64) -> Result<Reader> {
+        if self.over && state.objects.stored(&self.name).await? == 0 {
+            let bytes = self.sentence.as_bytes();
+            let within = |at: u64| usize::try_from(at).unwrap_or(bytes.len()).min(bytes.len());
+            let part = bytes[within(from)..within(to)].to_vec();
+            return Ok(Box::new(std::io::Cursor::new(part)));
+        }
+        Ok(state.objects.read(&self.name, from, to).await?)
+    }
+
+    /// Its last bytes as text, beginning with a whole character.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub(crate) async fn tail(&self, state: &State, most: u64) -> Result<String> {
+        let to = self.length(state).await?;
+        let from = to.saturating_sub(most);
+        let mut bytes = Vec::new();
+        let reader = self.read(state, from, to).await?;
+        reader.take(most).read_to_end(&mut bytes).await?;
+        let continues = |byte: &&u8| from > 0 && **byte & 0xc0 == 0x80;
+        let cut = bytes.iter().take(3).take_while(continues).count();
+        Ok(String::from_utf8_lossy(&bytes[cut..]).into_owned())
+    }
+}
+
+/// Somebody who reads a log while it grows.
+pub(crate) struct Follower {
+    state: Shared,
+    actor: Actor,
+    job: JobId,
+    task: Option<String>,
+    wish: Wish,
+    log: Log,
+    growth: watch::Receiver<u64>,
+    changes: watch::Receiver<()>,
+    /// Whether all that the farm says at a job's end has been written.
+    complete: bool,
+    stopping: watch::Receiver<bool>,
+    at: u64,
+    reader: Option<Reader>,
+    looked: Instant,
+}
+
+impl Follower {
+    /// Reads a log from this byte on until it is over.
+    pub(crate) fn new(
+        state: Shared,
+        actor: Actor,
+        (job, task, wish): (JobId, Option<String>, Wish),
+        log: Log,
+        at: u64,
+    ) -> Self {
+        let growth = state.objects.watch(&log.name);
+        let stopping = state.stopping.clone();
+        let changes = state.hints.job(job);
+        Self {
+            changes,
+            complete: log.over,
+            stopping,
+            state,
+            actor,
+            job,
+            task,
+            wish,
+            log,
+            growth,
+            at,
+            reader: None,
+            looked: Instant::now(),
+        }
+    }
+
+    /// The next bytes; none when the log is over, or not for this actor any more.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if let Some(bytes) = self.read_on().await? {
+                return Ok(Some(bytes));
+            }
+            // Before the end is looked for: what comes after this is seen next time.
+            let complete = self.complete;
+            let length = self.log.length(&self.state).await?;
+            if length > self.at {
+                let reader = self.log.read(&self.state, self.at, length).await?;
+                self.reader = Some(reader);
+            } else if complete || !self.wait().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn read_on(&mut self) -> Result<Option<Bytes>> {
+        let Some(reader) = &mut self.reader else {
+            return Ok(None);
+        };
+        let mut bytes = BytesMut::with_capacity(CHUNK);
+        let read = reader.read_buf(&mut bytes).await?;
+        if read == 0 {
+            self.reader = None;
+            return Ok(None);
+        }
+        self.at += read as u64;
+        Ok(Some(bytes.freeze()))
+    }
+
+    /// Waits for growth, and looks each second whether the log is over. False when
+    /// it is not for this actor any more, or the server ends.
+    async fn wait(&mut self) -> Result<bool> {
+        let look = self.looked + LOOK;
+        let mut told = false;
+        tokio::select! {
+            biased;
+            () = stopped(&mut self.stopping) => return Ok(false),
+            grown = self.growth.changed() => match grown {
+                Ok(()) => return Ok(true),
+                // Nobody tells any more: only looking is left.
+                Err(_) => tokio::time::sleep_until(look).await,
+            },
+            changed = self.changes.changed() => match changed {
+                Ok(()) => told = true,
+                Err(_) => tokio::time::sleep_until(look).await,
+            },
+            () = tokio::time::sleep_until(look) => {}
+        }
+        self.looked = Instant::now();
+        let over_before = self.log.over;
+        let task = self.task.as_deref();
+        match find(&self.state, &self.actor, self.job, task, self.wish).await {
+            Ok(log) => self.log = log,
+            Err(Error::Unavailable) => {}
+            Err(_) => return Ok(false),
+        }
+        // The farm's last line is written after the commit and before the hint: who was
+        // not told looks once more.
+        self.complete = self.log.over && (told || over_before);
+        Ok(true)
+    }
+}

@@ -1,0 +1,153 @@
+//! Workers' sessions: hello, what they are, what they have leases for.
+
+use std::collections::HashSet;
+
+use kiln_core::farm::{Fence, SessionId};
+use kiln_store::{
+    StoreError,
+    model::{Hello, Lease, SessionState, TokenHash, Worker},
+};
+use kiln_wire::message::{FromServer, Offer, Recipe};
+
+use super::token;
+use crate::state::State;
+
+/// What there is to tell a session, now and from then on.
+#[derive(Debug)]
+pub(crate) struct Told {
+    session: SessionId,
+    /// The leases of which it knows.
+    known: HashSet<Fence>,
+}
+
+/// Whose token that is; none when it is no worker's, or was taken back.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn worker(state: &State, token: TokenHash) -> Result<Option<Worker>, StoreError> {
+    state.store.worker(token).await
+}
+
+/// A session says hello. Gives those of its leases that are lost.
+///
+/// # Errors
+/// As [`kiln_store::Store::hello`].
+pub(crate) async fn hello(
+    state: &State,
+    worker: &Worker,
+    hello: &Hello,
+) -> Result<(Told, Vec<Fence>), StoreError> {
+    let lost = state.store.hello(worker.id, hello).await?;
+    let known = hello.leases.iter().copied();
+    let told = Told {
+        session: hello.session.clone(),
+        known: known.filter(|fence| !lost.contains(fence)).collect(),
+    };
+    look_at_slots(state);
+    Ok((told, lost))
+}
+
+/// A session is otherwise than it was.
+///
+/// # Errors
+/// As [`kiln_store::Store::set_state`].
+pub(crate) async fn set_state(
+    state: &State,
+    session: &SessionId,
+    now: &SessionState,
+) -> Result<(), StoreError> {
+    let changed = state.store.set_state(session, now).await?;
+    state.hints.changed(&changed);
+    Ok(())
+}
+
+/// A worker went away in peace. One that has leases stays, until they end.
+pub(crate) async fn end(state: &State, session: &SessionId) {
+    if let Err(error) = state.store.end_session(session).await {
+        tracing::debug!(%session, "session {session} does not end: {error}");
+    }
+}
+
+fn look_at_slots(state: &State) {
+    state.hints.changed(&kiln_store::model::Changed {
+        assign: true,
+        ..Default::default()
+    });
+}
+
+impl Told {
+    /// Renews leases. Gives those that are lost.
+    ///
+    /// # Errors
+    /// As [`kiln_store::Store::renew`].
+    pub(crate) async fn renew(
+        &mut self,
+        state: &State,
+        leases: &[Fence],
+    ) -> Result<Vec<Fence>, StoreError> {
+        let renewed = state.store.renew(&self.session, leases).await;
+        if matches!(renewed, Err(StoreError::Unavailable(_))) {
+            state.reception.broke_off();
+        }
+        let lost = renewed?;
+        for fence in &lost {
+            self.known.remove(fence);
+        }
+        Ok(lost)
+    }
+
+    /// Looks at the session's leases: what to tell of them. What is given is taken for told.
+    ///
+    /// # Errors
+    /// When the database fails; then there is more to tell the next time.
+    pub(crate) async fn news(&mut self, state: &State) -> Result<Vec<FromServer>, StoreError> {
+        let leases = state.store.leases(&self.session).await?;
+        let there: HashSet<Fence> = leases.iter().map(|lease| lease.fence).collect();
+        let mut news = Vec::new();
+        self.known.retain(|fence| {
+            let stays = there.contains(fence);
+            if !stays {
+                news.push(FromServer::Cancel { fence: *fence });
+            }
+            stays
+        });
+        for lease in leases {
+            let fence = lease.fence;
+            if self.known.contains(&fence) {
+                continue;
+            }
+            match offer(state, lease).await {
+                Ok(offer) => news.push(FromServer::Offer(Box::new(offer))),
+                // It ended meanwhile.
+                Err(StoreError::LeaseLost) => continue,
+                Err(error) => {
+                    tracing::warn!(%fence, "no offer of lease {fence} yet: {error}");
+                    continue;
+                }
+            }
+            self.known.insert(fence);
+        }
+        Ok(news)
+    }
+}
+
+/// What a worker needs for a job. Each offer of a lease has a new token; the one
+/// before it is worth nothing any more, for its worker never got it or lost it.
+async fn offer(state: &State, lease: Lease) -> Result<Offer, StoreError> {
+    let token = token::of_job().map_err(|error| StoreError::Unavailable(error.into()))?;
+    let hash = token::hash(&token);
+    state.store.set_lease_token(lease.fence, hash).await?;
+    let job = lease.job;
+    let origin = &state.config.origin;
+    Ok(Offer {
+        fence: lease.fence,
+        attempt: lease.attempt,
+        job: job.id,
+        url: format!("{origin}/~{}/job/{}", lease.owner_name, job.id),
+        owner: lease.owner_name,
+        recipe: Recipe::Manifest { text: job.manifest },
+        deadline_seconds: job.deadline_seconds,
+        token,
+        secrets: job.secrets,
+    })
+}

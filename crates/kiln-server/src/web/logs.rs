@@ -1,0 +1,179 @@
+//! `/query/log/<job>/log` and `/query/log/<job>/<task>/log`.
+//!
+//! | asked | answer |
+//! |---|---|
+//! | nothing | 200, all that there is |
+//! | `Range: bytes=…` | 206, at least one byte; what begins behind the end gets the last byte, so that "no news" is never an error |
+//! | `?lines=a-b` | 200, these lines |
+//! | `?follow` | 200, from the range's begin on until the log is over |
+//!
+//! Only what is on disk is served, and a byte once served never changes.
+
+use axum::{
+    body::Body,
+    extract::{Path, RawQuery, State},
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
+};
+use futures_util::stream;
+use kiln_core::farm::JobId;
+use tokio_util::io::ReaderStream;
+
+use super::{
+    answer,
+    lines::{Cut, Lines},
+    range::{self, Part},
+};
+use crate::{
+    app::{
+        Actor, Error, Result,
+        logs::{self, Follower, Log},
+        permission::Wish,
+    },
+    state::Shared,
+};
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// Which log, and by what right.
+pub(super) struct Asked {
+    pub(super) actor: Actor,
+    pub(super) job: JobId,
+    pub(super) task: Option<String>,
+    pub(super) wish: Wish,
+}
+
+pub(super) async fn of_job(
+    State(state): State<Shared>,
+    Path(job): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response> {
+    by_token(state, &job, None, query, headers).await
+}
+
+pub(super) async fn of_task(
+    State(state): State<Shared>,
+    Path((job, task)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response> {
+    by_token(state, &job, Some(task), query, headers).await
+}
+
+async fn by_token(
+    state: Shared,
+    job: &str,
+    task: Option<String>,
+    query: Option<String>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let asked = Asked {
+        actor: Actor::known(&state, &headers).await?,
+        job: JobId(answer::number(job, "job")?),
+        task,
+        wish: Wish::Logs,
+    };
+    serve(state, asked, query.as_deref(), &headers).await
+}
+
+/// Serves a log to whom it is for.
+pub(super) async fn serve(
+    state: Shared,
+    asked: Asked,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Response> {
+    let task = asked.task.as_deref();
+    let log = logs::find(&state, &asked.actor, asked.job, task, asked.wish).await?;
+    let length = log.length(&state).await?;
+    match How::of(query)? {
+        How::Follow => Ok(follow(
+            state,
+            asked,
+            log,
+            range::begin(answer::range(headers), length),
+        )),
+        _ if log.is_to_come(length) => Err(Error::Hidden("log yet")),
+        How::Lines(lines) => self::lines(&state, &log, length, lines).await,
+        How::Bytes => bytes(&state, &log, length, answer::range(headers)).await,
+    }
+}
+
+enum How {
+    Bytes,
+    Lines(Lines),
+    Follow,
+}
+
+impl How {
+    fn of(query: Option<&str>) -> Result<Self> {
+        let mut how = Self::Bytes;
+        for pair in query.unwrap_or_default().split('&') {
+            match pair.split_once('=').unwrap_or((pair, "")) {
+                ("lines", range) => {
+                    let lines = Lines::parse(range).ok_or_else(|| {
+                        Error::invalid("`lines` is `first-last`, counted from 1: ?lines=10-20")
+                    })?;
+                    how = Self::Lines(lines);
+                }
+                ("follow", "" | "1" | "true") => how = Self::Follow,
+                _ => {}
+            }
+        }
+        Ok(how)
+    }
+}
+
+async fn bytes(
+    state: &crate::state::State,
+    log: &Log,
+    length: u64,
+    range: Option<&str>,
+) -> Result<Response> {
+    let (status, from, to) = match range::part(range, length) {
+        Part::Whole => (StatusCode::OK, 0, length),
+        Part::Bytes(from, to) => (StatusCode::PARTIAL_CONTENT, from, to),
+        Part::Beyond => (
+            StatusCode::PARTIAL_CONTENT,
+            length.saturating_sub(1),
+            length,
+        ),
+    };
+    let mut builder = answer::foreign(status, PLAIN)
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CONTENT_LENGTH, to - from);
+    if status == StatusCode::PARTIAL_CONTENT {
+        let range = format!("bytes {from}-{}/{length}", to.saturating_sub(1));
+        builder = builder.header(header::CONTENT_RANGE, range);
+    }
+    let reader = log.read(state, from, to).await?;
+    Ok(answer::with(
+        builder,
+        Body::from_stream(ReaderStream::new(reader)),
+    ))
+}
+
+async fn lines(
+    state: &crate::state::State,
+    log: &Log,
+    length: u64,
+    lines: Lines,
+) -> Result<Response> {
+    let cut = Cut::new(log.read(state, 0, length).await?, lines);
+    let stream = stream::try_unfold(cut, async |mut cut| {
+        Ok::<_, std::io::Error>(cut.next().await?.map(|bytes| (bytes, cut)))
+    });
+    let builder = answer::foreign(StatusCode::OK, PLAIN);
+    Ok(answer::with(builder, Body::from_stream(Box::pin(stream))))
+}
+
+fn follow(state: Shared, asked: Asked, log: Log, from: u64) -> Response {
+    let which = (asked.job, asked.task, asked.wish);
+    let follower = Follower::new(state, asked.actor, which, log, from);
+    let stream = stream::try_unfold(follower, async |mut follower| {
+        Ok::<_, Error>(follower.next().await?.map(|bytes| (bytes, follower)))
+    });
+    let builder = answer::foreign(StatusCode::OK, PLAIN).header("x-accel-buffering", "no");
+    answer::with(builder, Body::from_stream(Box::pin(stream)))
+}

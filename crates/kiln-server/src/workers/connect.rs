@@ -1,0 +1,292 @@
+//! A worker's WebSocket: see `kiln_wire::message`.
+//!
+//! Nothing is lost with it: leases stay, and what was to be told is told on the next one.
+//! What there is to tell is found by looking at the session's leases, when hinted and each
+//! second.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use axum::{
+    extract::{
+        State,
+        ws::{
+            CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code,
+            rejection::WebSocketUpgradeRejection,
+        },
+    },
+    response::{IntoResponse, Response},
+};
+use kiln_core::farm::{Fence, SessionId, limits};
+use kiln_store::StoreError;
+use kiln_wire::message::{FromServer, FromWorker, MAX_MESSAGE, Mood, PROTOCOL};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::{caller::Caller, hello, refusal::Refused};
+use crate::{
+    app::sessions::{self, Told},
+    state::{Shared, stopped},
+};
+
+/// How long a worker may take for its hello, and for taking a message.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to agree that the socket ends.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long it may say nothing at all.
+const SILENCE: Duration = Duration::from_secs(limits::LEASE_SECONDS);
+/// How often its leases are looked at without a hint.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(super) async fn connect(
+    State(state): State<Shared>,
+    caller: Caller,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(wrong) => return Refused::invalid(wrong.body_text()).into_response(),
+    };
+    // Counted before the request ends, so that a server that ends knows of it.
+    let counted = state.sockets.add();
+    upgrade
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .on_upgrade(async move |socket| {
+            let mut socket = Socket { socket };
+            let end = serve(&mut socket, &state, &caller).await;
+            socket.end(end).await;
+            drop(counted);
+        })
+}
+
+/// Why a socket ends.
+enum End {
+    /// The worker is gone, or went.
+    Gone,
+    /// The server goes; the worker is to come again.
+    Stopping,
+    /// The worker can't be served.
+    Refused { reason: String, again: bool },
+}
+
+fn refused(reason: impl Into<String>) -> End {
+    End::Refused {
+        reason: reason.into(),
+        again: false,
+    }
+}
+
+impl From<StoreError> for End {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Refused {
+                reason: "the server's database does not answer".to_owned(),
+                again: true,
+            },
+            error => refused(error.to_string()),
+        }
+    }
+}
+
+/// Messages instead of frames.
+struct Socket {
+    socket: WebSocket,
+}
+
+impl Socket {
+    /// The next text. Safe to be dropped while it waits.
+    async fn next(&mut self) -> Result<String, End> {
+        loop {
+            match self.socket.recv().await {
+                Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Binary(_))) => return Err(refused("messages are texts")),
+                Some(Ok(Message::Close(_))) | None => return Err(End::Gone),
+                Some(Err(error)) => {
+                    tracing::debug!("a worker's socket failed: {error}");
+                    // Too long a message is one of these; another's worker is gone.
+                    let limit = MAX_MESSAGE;
+                    return Err(refused(format!(
+                        "a message that can't be read; one has at most {limit} bytes"
+                    )));
+                }
+            }
+        }
+    }
+
+    async fn say(&mut self, message: &FromServer) -> Result<(), End> {
+        // It can't fail: all of it is plain data.
+        let text = serde_json::to_string(message).unwrap_or_default();
+        let sent = timeout(PATIENCE, self.socket.send(Message::text(text)));
+        match sent.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+
+    async fn end(mut self, end: End) {
+        let (code, reason) = match end {
+            End::Gone => return,
+            End::Stopping => (close_code::RESTART, "the server ends"),
+            End::Refused { reason, again } => {
+                tracing::warn!("a worker is refused: {reason}");
+                if self
+                    .say(&FromServer::Refused { reason, again })
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+                (close_code::POLICY, "refused")
+            }
+        };
+        let frame = CloseFrame {
+            code,
+            reason: reason.into(),
+        };
+        let closed = async {
+            self.socket.send(Message::Close(Some(frame))).await?;
+            // Its answer: what it had sent before is not read any more.
+            while let Some(Ok(_)) = self.socket.recv().await {}
+            Ok::<_, axum::Error>(())
+        };
+        // A worker that does not answer is cut.
+        let _ = timeout(FAREWELL, closed).await;
+    }
+}
+
+/// What is known of a worker whose hello was taken.
+struct Session {
+    id: SessionId,
+    labels: BTreeMap<String, String>,
+    draining: bool,
+    told: Told,
+}
+
+async fn serve(socket: &mut Socket, state: &Shared, caller: &Caller) -> End {
+    let mut session = match greet(socket, state, caller).await {
+        Ok(session) => session,
+        Err(end) => return end,
+    };
+    let (name, id) = (&caller.worker.name, session.id.clone());
+    tracing::info!(worker = %name, session = %id, "worker {name} is here");
+    let end = talk(socket, state, caller, &mut session).await;
+    tracing::info!(worker = %name, session = %id, "worker {name} is not here any more");
+    if matches!(end, End::Gone) && session.draining {
+        sessions::end(state, &id).await;
+    }
+    end
+}
+
+async fn greet(socket: &mut Socket, state: &Shared, caller: &Caller) -> Result<Session, End> {
+    let first = timeout(PATIENCE, socket.next()).await;
+    let first = first.map_err(|_| refused("there was no hello"))??;
+    let hello = hello::read(&first).map_err(refused)?;
+    let labels = hello.labels.clone();
+    let draining = hello.state.mood == Mood::Draining;
+    let hello = hello::checked(hello).map_err(refused)?;
+    let id = hello.session.clone();
+    let (told, lost) = sessions::hello(state, &caller.worker, &hello).await?;
+    let welcome = FromServer::Welcome {
+        protocol: PROTOCOL,
+        name: caller.worker.name.clone(),
+        renew_seconds: limits::RENEW_SECONDS,
+        lost,
+    };
+    socket.say(&welcome).await?;
+    Ok(Session {
+        id,
+        labels,
+        draining,
+        told,
+    })
+}
+
+async fn talk(socket: &mut Socket, state: &Shared, caller: &Caller, session: &mut Session) -> End {
+    let mut hint = state.hints.session(&session.id);
+    let mut stopping = state.stopping.clone();
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut silent_at = Instant::now() + SILENCE;
+    loop {
+        let done = tokio::select! {
+            () = stopped(&mut stopping) => return End::Stopping,
+            () = sleep_until(silent_at) => return End::Gone,
+            text = socket.next() => match text {
+                Ok(text) => {
+                    silent_at = Instant::now() + SILENCE;
+                    heard(socket, state, caller, session, &text).await
+                }
+                Err(end) => return end,
+            },
+            // The sender stays as long as somebody listens.
+            _ = hint.changed() => tell(socket, state, session).await,
+            _ = look.tick() => tell(socket, state, session).await,
+        };
+        if let Err(end) = done {
+            return end;
+        }
+    }
+}
+
+/// Tells what is new about the session's leases.
+async fn tell(socket: &mut Socket, state: &Shared, session: &mut Session) -> Result<(), End> {
+    let news = match session.told.news(state).await {
+        Ok(news) => news,
+        Err(error) => {
+            tracing::debug!("a worker's leases can't be looked at: {error}");
+            return Ok(());
+        }
+    };
+    for message in &news {
+        socket.say(message).await?;
+    }
+    Ok(())
+}
+
+async fn heard(
+    socket: &mut Socket,
+    state: &Shared,
+    caller: &Caller,
+    session: &mut Session,
+    text: &str,
+) -> Result<(), End> {
+    let message = serde_json::from_str(text);
+    let message = message.map_err(|error| refused(format!("no message: {error}")))?;
+    match message {
+        FromWorker::Hello(_) => Err(refused("there was a hello already")),
+        FromWorker::State(now) => {
+            session.draining = now.mood == Mood::Draining;
+            let now = hello::state(now, &session.labels).map_err(refused)?;
+            Ok(sessions::set_state(state, &session.id, &now).await?)
+        }
+        FromWorker::Renew { leases } => {
+            hello::leases(leases.len()).map_err(refused)?;
+            renew(socket, state, caller, session, &leases).await
+        }
+    }
+}
+
+/// Renews. Where the database fails there is no answer, and no lease is lost by it: the
+/// worker renews again, and the reaper waits.
+async fn renew(
+    socket: &mut Socket,
+    state: &Shared,
+    caller: &Caller,
+    session: &mut Session,
+    leases: &[Fence],
+) -> Result<(), End> {
+    let renewed = async {
+        let worker = sessions::worker(state, caller.token).await?;
+        let lost = session.told.renew(state, leases).await?;
+        Ok::<_, StoreError>((worker.is_some(), lost))
+    };
+    match renewed.await {
+        Ok((true, lost)) => socket.say(&FromServer::Renewed { lost }).await,
+        Ok((false, _)) => Err(refused("this worker's token was taken back")),
+        Err(StoreError::Unavailable(error)) => {
+            tracing::warn!("leases can't be renewed: {error}");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,70 @@
+//! A worker's WebSocket: messages in, messages out.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, protocol::frame::Utf8Bytes},
+};
+
+use super::ClientError;
+use crate::message::{FromServer, FromWorker};
+
+/// How long a server may take to take a message.
+const SEND: Duration = Duration::from_secs(10);
+
+/// A connection to a server that takes workers. Dropping it closes it.
+pub struct Socket(pub(super) WebSocketStream<TokioIo<Upgraded>>);
+
+impl Socket {
+    /// Says something.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] when the connection is lost.
+    pub async fn send(&mut self, message: &FromWorker) -> Result<(), ClientError> {
+        let text = serde_json::to_string(message)
+            .map_err(|error| ClientError::Wrong(format!("a message can't be written: {error}")))?;
+        match timeout(SEND, self.0.send(Message::text(text))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(lost(&error.to_string())),
+            Err(_) => Err(lost("the server takes no more")),
+        }
+    }
+
+    /// Waits for what the server says next. Nothing is lost when the future is
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] when the connection is lost, or what is said is
+    /// no message of this protocol.
+    pub async fn next(&mut self) -> Result<FromServer, ClientError> {
+        loop {
+            match self.0.next().await {
+                Some(Ok(Message::Text(text))) => return understood(&text),
+                Some(Ok(Message::Close(frame))) => {
+                    let why = frame.map(|frame| frame.reason);
+                    let why = why.filter(|why| !why.is_empty());
+                    let why = why.unwrap_or(Utf8Bytes::from_static("the server closed it"));
+                    return Err(lost(&why));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(lost(&error.to_string())),
+                None => return Err(lost("it ended")),
+            }
+        }
+    }
+}
+
+fn lost(why: &str) -> ClientError {
+    ClientError::Unreachable(format!("the connection to the server was lost: {why}"))
+}
+
+fn understood(text: &str) -> Result<FromServer, ClientError> {
+    serde_json::from_str(text).map_err(|error| {
+        ClientError::Unreachable(format!("the server says what is no message: {error}"))
+    })
+}

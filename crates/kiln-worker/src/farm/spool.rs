@@ -1,0 +1,307 @@
+//! What a job has said and the server has not stored yet: events and logs in
+//! one order, in a file.
+//!
+//! A guest's output waits for room, so the guest is not read while there is
+//! none. What kiln itself says has a reserve, for a job must be able to end.
+
+use std::{
+    fs::File,
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use kiln_core::farm::limits;
+use tokio::sync::Notify;
+
+use super::ring::Ring;
+use crate::{LogId, ReportError};
+
+/// What only kiln's own words may fill, in bytes.
+const RESERVE: u64 = 1 << 20;
+/// The most that one record of a log holds, so that it always fits.
+const PIECE: usize = 256 << 10;
+/// A record's head: which log, how many bytes.
+const HEAD: usize = 8;
+/// In place of a log's number: an event.
+const EVENT: u32 = u32::MAX;
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Voice {
+    Guest,
+    Kiln,
+}
+
+/// What comes first.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    /// Bytes of a log, as many as one append takes.
+    Log(LogId, Bytes),
+    /// An event's JSON.
+    Event(Bytes),
+}
+
+/// A spool. One writes, one reads.
+pub(super) struct Spool {
+    inner: Mutex<Inner>,
+    grown: Notify,
+    shrunk: Notify,
+}
+
+struct Inner {
+    ring: Ring,
+    logs: Vec<LogId>,
+    /// How many bytes the item takes that was given last.
+    front: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Nothing more is written.
+    Closed,
+    /// Nothing more is read.
+    Broken,
+}
+
+impl Spool {
+    /// In this file, with room for this many bytes of output.
+    pub fn new(file: File, capacity: u64) -> io::Result<Self> {
+        Ok(Self {
+            inner: Mutex::new(Inner {
+                ring: Ring::new(file, capacity + RESERVE)?,
+                logs: Vec::new(),
+                front: 0,
+                state: State::Open,
+            }),
+            grown: Notify::new(),
+            shrunk: Notify::new(),
+        })
+    }
+
+    /// Adds to a log; waits for room.
+    ///
+    /// # Errors
+    /// [`ReportError::Refused`] when nobody reads any more.
+    pub async fn append(&self, log: &LogId, bytes: &[u8], voice: Voice) -> Result<(), ReportError> {
+        for piece in bytes.chunks(PIECE) {
+            let number = self.lock().number(log);
+            self.push(number, piece, voice).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds an event.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub async fn event(&self, json: &[u8]) -> Result<(), ReportError> {
+        self.push(EVENT, json, Voice::Kiln).await
+    }
+
+    async fn push(&self, number: u32, bytes: &[u8], voice: Voice) -> Result<(), ReportError> {
+        while !self.lock().push(number, bytes, voice)? {
+            self.shrunk.notified().await;
+        }
+        self.grown.notify_one();
+        Ok(())
+    }
+
+    /// Waits for what comes first; nothing when all is read and no more comes.
+    ///
+    /// # Errors
+    /// The file's.
+    pub async fn front(&self) -> io::Result<Option<Item>> {
+        loop {
+            {
+                let mut inner = self.lock();
+                if inner.ring.len() > 0 {
+                    return inner.take_front().map(Some);
+                }
+                if inner.state != State::Open {
+                    return Ok(None);
+                }
+            }
+            self.grown.notified().await;
+        }
+    }
+
+    /// The item that was given last is stored.
+    pub fn pop(&self) {
+        let mut inner = self.lock();
+        let front = std::mem::take(&mut inner.front);
+        inner.ring.pop(front);
+        drop(inner);
+        self.shrunk.notify_one();
+    }
+
+    /// Nothing more is written.
+    pub fn close(&self) {
+        self.end(State::Closed);
+    }
+
+    /// Nothing more is read: whoever writes is told so.
+    pub fn break_off(&self) {
+        self.end(State::Broken);
+    }
+
+    fn end(&self, state: State) {
+        let mut inner = self.lock();
+        if inner.state != State::Broken {
+            inner.state = state;
+        }
+        drop(inner);
+        self.grown.notify_one();
+        self.shrunk.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// A log's number in the records.
+    fn number(&mut self, log: &LogId) -> u32 {
+        let known = self.logs.iter().position(|known| known == log);
+        let index = known.unwrap_or_else(|| {
+            self.logs.push(log.clone());
+            self.logs.len() - 1
+        });
+        u32::try_from(index).unwrap_or(EVENT)
+    }
+
+    /// Whether there was room.
+    fn push(&mut self, number: u32, bytes: &[u8], voice: Voice) -> Result<bool, ReportError> {
+        if self.state == State::Broken {
+            return Err(ReportError::Refused);
+        }
+        let needed = (HEAD + bytes.len()) as u64;
+        let reserve = if voice == Voice::Guest { RESERVE } else { 0 };
+        if needed + reserve > self.ring.free() {
+            return Ok(false);
+        }
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        self.ring
+            .push(&[&number.to_le_bytes(), &length.to_le_bytes(), bytes])?;
+        Ok(true)
+    }
+
+    fn take_front(&mut self) -> io::Result<Item> {
+        let (number, length) = self.head(0)?;
+        if number == EVENT {
+            let json = self.bytes(HEAD as u64, length)?;
+            self.front = HEAD as u64 + length;
+            return Ok(Item::Event(json.into()));
+        }
+        let log = usize::try_from(number)
+            .ok()
+            .and_then(|index| self.logs.get(index));
+        let log = log.ok_or(io::ErrorKind::InvalidData)?.clone();
+        let mut text = Vec::new();
+        self.front = 0;
+        while self.front < self.ring.len() {
+            let (next, length) = self.head(self.front)?;
+            if next != number || text.len() as u64 + length > limits::APPEND as u64 {
+                break;
+            }
+            text.extend(self.bytes(self.front + HEAD as u64, length)?);
+            self.front += HEAD as u64 + length;
+        }
+        Ok(Item::Log(log, text.into()))
+    }
+
+    fn head(&self, at: u64) -> io::Result<(u32, u64)> {
+        let mut head = [0; HEAD];
+        self.ring.peek(at, &mut head)?;
+        let [a, b, c, d, e, f, g, h] = head;
+        let length = u32::from_le_bytes([e, f, g, h]);
+        Ok((u32::from_le_bytes([a, b, c, d]), length.into()))
+    }
+
+    fn bytes(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        self.ring.peek(at, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::poll_immediate;
+
+    use super::*;
+
+    fn spool(capacity: u64) -> Spool {
+        Spool::new(tempfile::tempfile().unwrap(), capacity).unwrap()
+    }
+
+    fn log(name: &str) -> LogId {
+        LogId::Task(name.into())
+    }
+
+    #[tokio::test]
+    async fn neighbours_of_one_log_are_one_append_and_nothing_changes_places() {
+        let spool = spool(10_000);
+        let guest = Voice::Guest;
+        spool.append(&log("a"), b"one ", guest).await.unwrap();
+        spool.append(&log("a"), b"two", guest).await.unwrap();
+        spool.event(b"{}").await.unwrap();
+        spool.append(&log("a"), b"three", guest).await.unwrap();
+        spool.append(&LogId::Job, b"four", guest).await.unwrap();
+        spool.close();
+        for expected in [
+            Item::Log(log("a"), "one two".into()),
+            Item::Event("{}".into()),
+            Item::Log(log("a"), "three".into()),
+            Item::Log(LogId::Job, "four".into()),
+        ] {
+            assert_eq!(spool.front().await.unwrap(), Some(expected));
+            spool.pop();
+        }
+        assert_eq!(spool.front().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn no_append_is_longer_than_a_server_takes() {
+        let spool = spool(3 << 20);
+        let much = vec![b'x'; (1 << 20) + (1 << 19)];
+        spool.append(&log("a"), &much, Voice::Guest).await.unwrap();
+        spool.close();
+        let mut got = 0;
+        while let Some(Item::Log(_, bytes)) = spool.front().await.unwrap() {
+            assert!(bytes.len() <= limits::APPEND);
+            got += bytes.len();
+            spool.pop();
+        }
+        assert_eq!(got, much.len());
+    }
+
+    #[tokio::test]
+    async fn a_full_spool_holds_the_guest_up_and_not_kiln() {
+        let spool = spool(100);
+        let a = log("a");
+        spool.append(&a, &[1; 80], Voice::Guest).await.unwrap();
+        let more = spool.append(&a, &[2; 80], Voice::Guest);
+        tokio::pin!(more);
+        assert!(poll_immediate(&mut more).await.is_none(), "there was room");
+        spool.append(&a, &[3; 80], Voice::Kiln).await.unwrap();
+        spool.event(b"{}").await.unwrap();
+        spool.front().await.unwrap();
+        spool.pop();
+        more.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_is_told_when_nobody_reads_any_more() {
+        let spool = spool(100);
+        let a = log("a");
+        spool.append(&a, &[1; 80], Voice::Guest).await.unwrap();
+        let waiting = spool.append(&a, &[2; 80], Voice::Guest);
+        let (told, ()) = tokio::join!(waiting, async { spool.break_off() });
+        assert!(matches!(told, Err(ReportError::Refused)));
+    }
+}

@@ -1,0 +1,125 @@
+//! A job's events and logs on their way from the spool to the server, one after
+//! the other, each until it is stored.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use http::Method;
+use kiln_wire::report::Stored;
+
+use super::{
+    lease::{Answer, Lease, query},
+    spool::{Item, Spool},
+};
+use crate::LogId;
+
+/// What is uploaded how far.
+pub(super) struct Uploader {
+    lease: Arc<Lease>,
+    spool: Arc<Spool>,
+    /// Where each log ends at the server.
+    ends: HashMap<LogId, u64>,
+}
+
+/// Why nothing more is uploaded.
+enum End {
+    /// The lease is lost.
+    Lost,
+    /// What is here can't be read, or what is there can't be ours.
+    Failed(String),
+}
+
+impl Uploader {
+    pub fn new(lease: Arc<Lease>, spool: Arc<Spool>) -> Self {
+        Self {
+            lease,
+            spool,
+            ends: HashMap::new(),
+        }
+    }
+
+    /// Uploads until all is stored and no more comes, or the lease is lost.
+    ///
+    /// # Errors
+    /// A sentence for the job's owner when some of it can't be stored.
+    pub async fn run(mut self) -> Result<(), String> {
+        let ended = self.all().await;
+        self.spool.break_off();
+        match ended {
+            Ok(()) | Err(End::Lost) => Ok(()),
+            Err(End::Failed(operator)) => {
+                let job = self.lease.job.0;
+                tracing::error!(job, operator, "the log of job {job} is lost: {operator}");
+                self.lease.stop();
+                Err("the job's log could not be stored".to_owned())
+            }
+        }
+    }
+
+    async fn all(&mut self) -> Result<(), End> {
+        let failed = |error: std::io::Error| End::Failed(error.to_string());
+        while let Some(item) = self.spool.front().await.map_err(failed)? {
+            match item {
+                Item::Event(json) => self.event(json).await?,
+                Item::Log(log, bytes) => self.log(&log, bytes).await?,
+            }
+            self.spool.pop();
+        }
+        Ok(())
+    }
+
+    async fn event(&mut self, json: Bytes) -> Result<(), End> {
+        match self.lease.post("event", json).await {
+            Answer::Taken(_) => Ok(()),
+            Answer::Lost => Err(End::Lost),
+            Answer::Offset(_) => Err(End::Failed("an event has no offset".to_owned())),
+            Answer::Refused(refusal) => {
+                // The job's end says all that matters once more.
+                let job = self.lease.job.0;
+                tracing::warn!(job, "an event of job {job} is refused: {}", refusal.message);
+                Ok(())
+            }
+        }
+    }
+
+    async fn log(&mut self, log: &LogId, mut bytes: Bytes) -> Result<(), End> {
+        let mut at = match self.ends.get(log) {
+            Some(end) => *end,
+            None => self.put(log, 0, &Bytes::new()).await?,
+        };
+        while !bytes.is_empty() {
+            let end = self.put(log, at, &bytes).await?;
+            let Some(taken) = end.checked_sub(at) else {
+                return Err(End::Failed(format!(
+                    "the server had {at} bytes of {log} and has {end}"
+                )));
+            };
+            let taken = usize::try_from(taken).unwrap_or(usize::MAX);
+            // The server may have said something itself behind what it took.
+            let _ = bytes.split_to(taken.min(bytes.len()));
+            at = end;
+        }
+        self.ends.insert(log.clone(), at);
+        Ok(())
+    }
+
+    /// Appends at this place; gives where the log ends now. No bytes at all ask
+    /// only that, and change nothing however often they are sent.
+    async fn put(&self, log: &LogId, at: u64, bytes: &Bytes) -> Result<u64, End> {
+        let at = at.to_string();
+        let mut pairs = vec![("offset", at.as_str())];
+        pairs.extend(log.task().map(|task| ("task", task)));
+        let what = format!("log{}", query(&pairs));
+        let bytes_type = Some("application/octet-stream");
+        let answer = self.lease.report(Method::PUT, &what, bytes_type, bytes);
+        match answer.await {
+            Answer::Taken(body) => match serde_json::from_slice::<Stored>(&body) {
+                Ok(Stored { stored }) => Ok(stored),
+                Err(error) => Err(End::Failed(format!("an answer makes no sense: {error}"))),
+            },
+            Answer::Offset(stored) => Ok(stored),
+            Answer::Lost => Err(End::Lost),
+            Answer::Refused(refusal) => Err(End::Failed(refusal.message)),
+        }
+    }
+}

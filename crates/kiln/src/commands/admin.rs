@@ -1,0 +1,72 @@
+//! `kiln admin`: users, tokens, workers, backups; straight in the farm's
+//! database, also while the server runs.
+
+mod backup;
+mod tokens;
+mod users;
+mod workers;
+
+use kiln_store::{Store, StoreError, model::Moment};
+
+use crate::{
+    cli::farm::{AdminArgs, AdminCommand},
+    commands::config::variable,
+    config::{Layers, Place},
+    exit::{Exit, Failure},
+};
+
+/// Runs the command.
+pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
+    let place = Place::read(&Layers::read(&args.settings, &variable)?)?;
+    if let AdminCommand::Restore { file } = &args.command {
+        return backup::restore(&place, file).await;
+    }
+    let store = open(&place).await?;
+    match &args.command {
+        AdminCommand::User(command) => users::run(&store, command).await,
+        AdminCommand::Token(args) => tokens::run(&store, args).await,
+        AdminCommand::Worker(command) => workers::run(&store, command).await,
+        AdminCommand::Backup { file } => backup::backup(&store, file).await,
+        AdminCommand::Restore { .. } => Ok(Exit::Success),
+    }
+}
+
+/// The farm's store. A database that is there is left at the version that it
+/// has: the server is the one that brings it up to date.
+async fn open(place: &Place) -> Result<Store, Failure> {
+    let fresh = place.file().is_some_and(|file| !file.exists());
+    if fresh {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let mut dir = std::fs::DirBuilder::new();
+        let made = dir.recursive(true).mode(0o700).create(&place.data);
+        made.map_err(|error| Failure::host(format!("{}: {error}", place.data.display())))?;
+    }
+    let config = kiln_store::Config {
+        url: place.database.clone(),
+        migrate: fresh,
+    };
+    Store::open(&config).await.map_err(Failure::host)
+}
+
+/// What of the store's answers is the operator's mistake.
+fn failed(error: StoreError) -> Failure {
+    match error {
+        StoreError::NotFound(_) | StoreError::Conflict(_) => Failure::usage(error),
+        _ => Failure::host(error),
+    }
+}
+
+/// Of what is done by name.
+fn done(found: bool, what: &str, name: &str) -> Result<Exit, Failure> {
+    match found {
+        true => Ok(Exit::Success),
+        false => Err(Failure::usage(format!("there is no {what} {name}"))),
+    }
+}
+
+/// A moment, to the minute.
+fn date(moment: Moment) -> String {
+    let time = jiff::Timestamp::from_microsecond(moment.0);
+    time.map(|time| time.strftime("%Y-%m-%d %H:%M").to_string())
+        .unwrap_or_default()
+}

@@ -1,0 +1,124 @@
+//! `kiln serve`: the farm's server, and a worker inside.
+//!
+//! ```text
+//! settings ─► data directory (locked) ─► database ─► listeners ─► kiln_server
+//!                                                        │ memory
+//!                                                        └──────── the worker inside
+//! ```
+
+mod listen;
+mod tls;
+
+use kiln_server::{Listener, Running};
+use kiln_store::Store;
+use tokio::{
+    io::DuplexStream,
+    sync::{mpsc, watch},
+};
+
+use super::{config::variable, worker};
+use crate::{
+    cli::farm::ServeArgs,
+    config::{GuestConfig, Layers, ServeConfig},
+    exit::{Exit, Failure},
+    farm::tokens,
+    host::{data_dir::DataDir, signals},
+    logging,
+};
+
+/// What the worker inside is called.
+pub const INSIDE: &str = "local";
+/// Connections of the worker inside that wait to be taken.
+const CONNECTIONS: usize = 16;
+
+/// Runs the command.
+pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
+    let layers = Layers::read(&args.settings, &variable)?;
+    let config = ServeConfig::read(&layers)?;
+    logging::for_services(config.log_format, verbose);
+    for remark in &layers.remarks {
+        tracing::debug!("{} {}", remark.place, remark.what);
+    }
+    let mut signals = signals::asked_to_end();
+    let data = DataDir::take(&config.data)?;
+    let store = open(&config).await?;
+    let (connections, memory) = mpsc::channel(CONNECTIONS);
+    let bound = listen::bind(&config).await?;
+    let origin = config
+        .origin
+        .clone()
+        .unwrap_or_else(|| bound.origin.clone());
+    let mut listeners = bound.listeners;
+    listeners.push(Listener::Memory(memory));
+    let server = kiln_server::start(of_server(&config, &origin), store.clone(), listeners).await?;
+    tracing::info!(origin, data = %data.path().display(), "serving {}", bound.origin);
+    say_how_to_begin(&store, &config).await;
+    let ended = match &config.worker {
+        Some(guests) => work_inside(&store, &config, guests, connections, signals.clone()).await,
+        None => {
+            signals::asked(&mut signals, 1).await;
+            Ok(())
+        }
+    };
+    end(server).await;
+    ended.map(|()| Exit::Success)
+}
+
+async fn open(config: &ServeConfig) -> Result<Store, Failure> {
+    let config = kiln_store::Config {
+        url: config.database.clone(),
+        migrate: true,
+    };
+    Store::open(&config).await.map_err(Failure::host)
+}
+
+fn of_server(config: &ServeConfig, origin: &str) -> kiln_server::Config {
+    kiln_server::Config {
+        objects: config.data.join("objects"),
+        origin: origin.to_owned(),
+        site_name: config.site_name.clone(),
+        runner: config
+            .runner
+            .clone()
+            .unwrap_or_else(|| listen::host(origin).to_owned()),
+        ssh_user: config.ssh_user.clone(),
+        job_timeout: config.job_timeout,
+        share_cap: config.share_cap,
+        artifact_limit: config.artifact_limit,
+    }
+}
+
+/// The first user is made by whoever may write the database.
+async fn say_how_to_begin(store: &Store, config: &ServeConfig) {
+    if store.users().await.is_ok_and(|users| users.is_empty()) {
+        let data = config.data.display().to_string();
+        let data = kiln_core::guest_files::shell_quote(&data);
+        tracing::info!(
+            "there are no users yet: `kiln admin --data {data} user add NAME --email ADDRESS --admin` makes the first, \
+             `kiln admin --data {data} token NAME --grants \"JOBS:RW LOGS:RO SECRETS:RW PROFILE:RO\"` a token for `kiln login`"
+        );
+    }
+}
+
+/// Until it has ended: nobody but us starts jobs here.
+async fn work_inside(
+    store: &Store,
+    config: &ServeConfig,
+    guests: &GuestConfig,
+    connections: mpsc::Sender<DuplexStream>,
+    signals: watch::Receiver<u32>,
+) -> Result<(), Failure> {
+    let (token, hash) = tokens::make(tokens::WORKER)?;
+    store
+        .renew_worker(INSIDE, hash)
+        .await
+        .map_err(Failure::host)?;
+    let data = config.data.join("worker");
+    worker::inside(guests, &data, connections, token, signals).await
+}
+
+/// In order, and in bounded time.
+async fn end(server: Running) {
+    server.stop().await;
+    tracing::info!("the server has ended");
+}
