@@ -97,5 +97,6 @@ on_every_engine! {
     storm:
         whatever_happens_at_once_each_job_ends_once,
         many_submissions_with_one_key_are_one_job,
+        an_operation_that_is_dropped_midway_leaves_nothing_and_blocks_nobody,
     ;
 }
