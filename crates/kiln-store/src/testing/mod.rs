@@ -195,3 +195,22 @@ pub async fn fall_victim(store: &Store, times: u32) -> Result<u32, StoreError> {
     })?;
     Ok(done)
 }
+
+/// What a connection of the store's is set to.
+///
+/// # Errors
+/// [`StoreError::Unavailable`].
+pub async fn setting(store: &Store, name: &str) -> Result<String, StoreError> {
+    let show = match store.engine {
+        Engine::Sqlite => "PRAGMA",
+        Engine::Postgres => "SHOW",
+    };
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("{show} {name}")))
+        .fetch_one(&store.pool)
+        .await?;
+    let number: Result<i64, _> = row.try_get(0);
+    match number {
+        Ok(number) => Ok(number.to_string()),
+        Err(_) => Ok(row.try_get(0)?),
+    }
+}

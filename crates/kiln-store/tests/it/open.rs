@@ -158,6 +158,31 @@ async fn what_falls_victim_to_another_transaction_is_done_again_but_not_for_ever
 }
 
 #[tokio::test]
+async fn every_connection_waits_for_the_disk_and_not_for_ever_for_others() {
+    let sqlite = Farm::sqlite().await;
+    let postgres = Farm::postgres().await;
+    let expected = [
+        (&sqlite, "journal_mode", "wal"),
+        (&sqlite, "synchronous", "2"),
+        (&sqlite, "foreign_keys", "1"),
+        (&sqlite, "busy_timeout", "10000"),
+        (&postgres, "synchronous_commit", "on"),
+        (&postgres, "idle_in_transaction_session_timeout", "15s"),
+        (&postgres, "lock_timeout", "20s"),
+        (&postgres, "statement_timeout", "1min"),
+    ];
+    for (farm, name, value) in expected {
+        // One that is in use makes the pool open another.
+        let (one, other) = tokio::join!(
+            testing::setting(&farm.store, name),
+            testing::setting(&farm.store, name)
+        );
+        assert_eq!(one.unwrap(), value, "{name}");
+        assert_eq!(other.unwrap(), value, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_committed_is_there_after_the_store_was_opened_again() {
     for farm in [Farm::sqlite().await, Farm::postgres().await] {
         let ann = farm.user("ann").await;
