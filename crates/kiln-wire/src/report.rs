@@ -18,7 +18,8 @@
 //!
 //! An error is [`Refusal`]. 401: no such worker. 409 `lease-lost`: this lease is
 //! not this session's, or has ended; the guest must go. 409 `offset`: the log
-//! ends elsewhere, at [`Refusal::stored`]. 4xx else: never to be repeated. 5xx and
+//! ends elsewhere, at [`Refusal::stored`]. 408 `slow`: it did not come, or
+//! too slowly; to be repeated. 4xx else: never to be repeated. 5xx and
 //! a lost connection: to be repeated, every request here may be.
 
 use kiln_core::job::{JobStatus, TaskStatus};
@@ -87,7 +88,7 @@ pub struct Return {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// For programs: `unauthorized`, `lease-lost`, `offset`, `invalid`,
-    /// `too-large`, `storage-full`, `unavailable`.
+    /// `too-large`, `slow`, `storage-full`, `unavailable`.
     pub error: String,
     /// For people.
     pub message: String,

@@ -40,6 +40,9 @@ pub(crate) enum ReportError {
     /// It is more than is taken.
     #[error("{0}")]
     TooLarge(String),
+    /// It did not come, or too slowly: it may be sent again.
+    #[error("{0}")]
+    Slow(String),
     /// There is no room for it now.
     #[error("the server has no room for it now")]
     StorageFull,
@@ -82,7 +85,8 @@ impl From<AppendError> for ReportError {
 impl From<PutError> for ReportError {
     fn from(error: PutError) -> Self {
         match error {
-            PutError::Different(_) | PutError::Broken(_) => Self::Invalid(error.to_string()),
+            PutError::Different(text) => Self::Invalid(text),
+            PutError::Broken(_) => Self::Slow(error.to_string()),
             PutError::Io(error) => error.into(),
         }
     }

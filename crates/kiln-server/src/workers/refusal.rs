@@ -54,6 +54,7 @@ impl IntoResponse for Refused {
             ReportError::Offset { stored } => (StatusCode::CONFLICT, "offset", Some(stored)),
             ReportError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid", None),
             ReportError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", None),
+            ReportError::Slow(_) => (StatusCode::REQUEST_TIMEOUT, "slow", None),
             ReportError::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "storage-full", None),
             ReportError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", None),
         };

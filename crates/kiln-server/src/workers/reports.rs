@@ -29,6 +29,9 @@ use crate::{
 /// How long all of an append may take to come.
 const APPEND_TIME: Duration = Duration::from_secs(60);
 
+/// How long the rest of an artifact may go on coming that is not wanted any more.
+const LINGER: Duration = Duration::from_secs(30);
+
 type Done = Result<StatusCode, Refused>;
 
 const DONE: StatusCode = StatusCode::NO_CONTENT;
@@ -110,14 +113,15 @@ pub(super) async fn log(
 async fn whole(body: Body) -> Result<Bytes, Refused> {
     let limited = Limited::new(body, limits::APPEND).collect();
     let came = tokio::time::timeout(APPEND_TIME, limited).await;
-    let came = came.map_err(|_| Refused::invalid("the append took too long to come"))?;
+    let slow = |text: String| Refused::from(ReportError::Slow(text));
+    let came = came.map_err(|_| slow("the append took too long to come".to_owned()))?;
     match came {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             let text = format!("an append has at most {} bytes", limits::APPEND);
             Err(ReportError::TooLarge(text).into())
         }
-        Err(error) => Err(Refused::invalid(format!("the append broke off: {error}"))),
+        Err(error) => Err(slow(format!("the append broke off: {error}"))),
     }
 }
 
@@ -145,7 +149,12 @@ pub(super) async fn artifact(
     };
     let stream = TryStreamExt::map_err(body.into_data_stream(), io::Error::other);
     let mut reader = StreamReader::new(stream);
-    leases::artifact(&state, holder.key(), &artifact, &mut reader).await?;
+    let kept = leases::artifact(&state, holder.key(), &artifact, &mut reader).await;
+    // Whoever still sends hears the answer only if somebody listens meanwhile.
+    tokio::spawn(tokio::time::timeout(LINGER, async move {
+        tokio::io::copy(&mut reader, &mut tokio::io::sink()).await
+    }));
+    kept?;
     Ok(DONE)
 }
 

@@ -1,5 +1,8 @@
 //! Artifacts through a lease.
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
 use kiln_core::farm::Fence;
 use kiln_wire::client::full;
 
@@ -7,6 +10,9 @@ use super::harness::{Answer, Farm, Worker};
 
 /// `printf hello | sha256sum`
 const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+/// `printf x | sha256sum`
+const X: &str = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
 
 async fn put(worker: &Worker, fence: Fence, words: &str, body: &'static str) -> Answer {
     let what = format!("artifact?{words}");
@@ -84,9 +90,33 @@ async fn one_that_is_kept_is_not_replaced_by_another() {
     let (worker, offer) = farm.begun().await;
     let said = words(0, "out.txt", 5);
     put(&worker, offer.fence, &said, "hello").await.done();
-    let other = format!("index=0&path=out.txt&size=1&sha256={}", "0".repeat(64));
+    let other = format!("index=0&path=out.txt&size=1&sha256={X}");
     let answer = put(&worker, offer.fence, &other, "x").await;
     answer.refused(400, "invalid");
     let kept = farm.store.artifacts(&[offer.job]).await.unwrap();
     assert_eq!(kept[0].sha256, HELLO);
+}
+
+/// Sends one that goes on for longer than all buffers between, whoever listens.
+async fn put_much(worker: &Worker, fence: Fence, said: &str) -> Answer {
+    let piece = || Ok(Frame::data(Bytes::from(vec![b'x'; 64 << 10])));
+    let pieces = futures_util::stream::iter((0..320).map(move |_| piece()));
+    let what = format!("artifact?{said}");
+    let body = StreamBody::new(pieces).boxed();
+    worker.report(fence, &what, body).await
+}
+
+#[tokio::test]
+async fn who_still_sends_what_is_refused_or_kept_already_hears_it() {
+    let farm = Farm::new().await;
+    let (worker, offer) = farm.begun().await;
+    let large = words(0, "out.txt", 20 << 20);
+    let answer = put_much(&worker, offer.fence, &large).await;
+    assert!(answer.refused(413, "too-large").message.contains("1048576"));
+    let said = words(0, "out.txt", 5);
+    put(&worker, offer.fence, &said, "hello").await.done();
+    put_much(&worker, offer.fence, &said).await.done();
+    let lost = Fence(offer.fence.0 + 1);
+    let answer = put_much(&worker, lost, &said).await;
+    answer.refused(409, "lease-lost");
 }
