@@ -1,6 +1,6 @@
 //! Opening a store, and copying it.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use sqlx::{AnyPool, AssertSqlSafe, Executor as _, any::AnyPoolOptions};
 use tokio::sync::Mutex;
@@ -52,7 +52,7 @@ impl Store {
             return Err(StoreError::Conflict("the copy's path is not UTF-8".into()));
         };
         // Refuses to overwrite, and holds the place: VACUUM takes an empty file.
-        std::fs::File::create_new(to).map_err(|error| match error.kind() {
+        private(to).map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => {
                 StoreError::Conflict(format!("{path} is there already; it is left as it is"))
             }
@@ -71,6 +71,15 @@ impl Store {
             .and_then(|file| file.sync_all())
             .map_err(|error| StoreError::Unavailable(error.into()))
     }
+}
+
+/// A new file that others can't read: it will have people's addresses.
+fn private(path: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 async fn connect(engine: Engine, config: &Config) -> Result<AnyPool, OpenError> {

@@ -7,3 +7,5 @@
 pub mod client;
 pub mod message;
 pub mod report;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -38,7 +38,6 @@ pub struct Farm {
 pub struct Builder {
     pub worker: WorkerId,
     pub session: SessionId,
-    pub name: String,
 }
 
 impl Farm {
@@ -65,6 +64,14 @@ impl Farm {
     pub async fn postgres() -> Self {
         let url = tokio::task::spawn_blocking(|| POSTGRES.database());
         Self::at(url.await.unwrap().expect("a database"), None).await
+    }
+
+    /// Another server's store of the same farm; in memory there can be none.
+    pub async fn another_store(&self) -> Store {
+        if self.config.url.contains(":memory:") {
+            return self.store.clone();
+        }
+        Store::open(&self.config).await.expect("the store opens")
     }
 
     /// As a restart of PostgreSQL would.
@@ -98,18 +105,17 @@ impl Farm {
     /// A worker with one session that says hello.
     pub async fn builder(&self, name: &str, slots: u32) -> Builder {
         let worker = self.store.add_worker(name, self.hash()).await.unwrap().id;
-        let builder = self.another_session(worker, name);
+        let builder = self.another_session(worker);
         self.hello(&builder, slots, state(slots), &[])
             .await
             .unwrap();
         builder
     }
 
-    pub fn another_session(&self, worker: WorkerId, name: &str) -> Builder {
+    pub fn another_session(&self, worker: WorkerId) -> Builder {
         Builder {
             worker,
             session: SessionId::new([self.number(); 16]),
-            name: name.to_owned(),
         }
     }
 
@@ -236,14 +242,26 @@ pub fn image(name: &str) -> OfferedImage {
     }
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is asked about a call's answer"
+)]
 pub fn is_lost<T>(result: Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::LeaseLost))
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is asked about a call's answer"
+)]
 pub fn is_conflict<T>(result: Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Conflict(_)))
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is asked about a call's answer"
+)]
 pub fn is_not_found<T>(result: Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::NotFound(_)))
 }

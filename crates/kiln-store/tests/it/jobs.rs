@@ -19,7 +19,7 @@ pub async fn a_job_goes_from_submit_to_success(farm: &Farm) {
 
     let assigned = farm.store.assign().await.unwrap();
     assert_eq!(assigned.jobs, [job]);
-    assert_eq!(assigned.sessions, [alder.session.clone()]);
+    assert_eq!(assigned.sessions, std::slice::from_ref(&alder.session));
     let lease = farm.store.leases(&alder.session).await.unwrap().remove(0);
     assert_eq!((lease.attempt, lease.begun), (1, false));
     assert_eq!(lease.owner_name, "ann");

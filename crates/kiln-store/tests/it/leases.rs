@@ -41,12 +41,12 @@ pub async fn every_report_is_refused_without_just_this_lease(farm: &Farm) {
     let birch = farm.builder("birch", 1).await;
     farm.submit(ann).await;
     let others = farm.assigned(&birch).await;
-    let twin = farm.another_session(alder.worker, "alder");
+    let twin = farm.another_session(alder.worker);
     farm.hello(&twin, 1, state(0), &[]).await.unwrap();
 
     let mixed = Builder {
         worker: birch.worker,
-        ..farm.another_session(alder.worker, "mixed")
+        ..farm.another_session(alder.worker)
     };
     let wrong = [
         ("a fence that never was", alder.key(Fence(99))),
@@ -276,7 +276,6 @@ pub async fn a_session_is_one_workers_and_ends_once(farm: &Farm) {
     let thief = Builder {
         worker: birch.worker,
         session: alder.session.clone(),
-        name: "birch".into(),
     };
     assert!(is_conflict(farm.hello(&thief, 1, state(1), &[]).await));
 

@@ -1,5 +1,7 @@
 //! Opening, migrating and copying a store.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use kiln_core::job::JobStatus;
 use kiln_store::{Config, Store, testing};
 
@@ -96,6 +98,8 @@ async fn a_copy_is_whole_and_overwrites_nothing() {
     let job = farm.submit(ann).await;
     let copy = dir.path().join("a copy's.db");
     farm.store.backup(&copy).await.unwrap();
+    let mode = std::fs::metadata(&copy).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
     let again = farm.store.backup(&copy).await;
     assert!(
         again

@@ -92,7 +92,11 @@ pub async fn whatever_happens_at_once_each_job_ends_once(farm: &Farm) {
     for number in 0..BUILDERS {
         let name = format!("builder{number}");
         let builder = farm.builder(&name, 3).await;
-        all.spawn(work(farm.store.clone(), builder, jobs.clone()));
+        let store = match number % 2 {
+            0 => farm.store.clone(),
+            _ => farm.another_store().await,
+        };
+        all.spawn(work(store, builder, jobs.clone()));
     }
     all.spawn(disturb(farm.store.clone(), jobs.clone()));
     let done = tokio::time::timeout(std::time::Duration::from_secs(240), all.join_all());
@@ -112,7 +116,7 @@ pub async fn whatever_happens_at_once_each_job_ends_once(farm: &Farm) {
         .add_worker("late", TokenHash([200; 32]))
         .await
         .unwrap();
-    let late = farm.another_session(name.id, "late");
+    let late = farm.another_session(name.id);
     farm.hello(&late, 1, state(1), &[]).await.unwrap();
 }
 
@@ -124,7 +128,7 @@ pub async fn many_submissions_with_one_key_are_one_job(farm: &Farm) {
     };
     let mut all = JoinSet::new();
     for _ in 0..20 {
-        let (store, job) = (farm.store.clone(), keyed(ann));
+        let (store, job) = (farm.another_store().await, keyed(ann));
         all.spawn(async move { store.submit(&job).await.unwrap() });
     }
     let made = all.join_all().await;

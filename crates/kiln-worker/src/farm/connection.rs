@@ -84,23 +84,14 @@ async fn connect(worker: &Worker) -> Result<(Socket, Duration), Left> {
             worker.lose(&lost, "its lease has ended meanwhile");
             Ok((socket, Duration::from_secs(renew_seconds.clamp(1, 60))))
         }
-        FromServer::Refused { reason, again } => {
-            let why = format!("the server refuses this worker: {reason}");
-            Err(if again {
-                Left::For(why)
-            } else {
-                Left::ForEver(why)
-            })
-        }
+        FromServer::Refused { reason, again } => Err(refused(&reason, again)),
         _ => Err(Left::For("the server welcomes nobody".to_owned())),
     }
 }
 
 async fn converse(worker: &Arc<Worker>, mut socket: Socket, every: Duration) -> Left {
-    match conversation(worker, &mut socket, every).await {
-        Ok(why) => Left::For(why),
-        Err(error) => error.into(),
-    }
+    let left = conversation(worker, &mut socket, every).await;
+    left.unwrap_or_else(Left::from)
 }
 
 /// Until the connection is lost.
@@ -108,7 +99,7 @@ async fn conversation(
     worker: &Arc<Worker>,
     socket: &mut Socket,
     every: Duration,
-) -> Result<String, ClientError> {
+) -> Result<Left, ClientError> {
     let mut renewals = interval(every);
     renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // What has changed since the hello is found out at once.
@@ -118,11 +109,14 @@ async fn conversation(
         tokio::select! {
             message = socket.next() => {
                 heard = Instant::now();
-                heed(worker, message?);
+                if let Some(left) = heed(worker, message?) {
+                    return Ok(left);
+                }
             }
             _ = renewals.tick() => {
                 if heard.elapsed() > every * SILENCE {
-                    return Ok("the server says nothing any more".to_owned());
+                    let why = "the server says nothing any more".to_owned();
+                    return Ok(Left::For(why));
                 }
                 let leases = worker.leases();
                 socket.send(&FromWorker::Renew { leases }).await?;
@@ -137,12 +131,24 @@ async fn conversation(
     }
 }
 
-fn heed(worker: &Arc<Worker>, message: FromServer) {
+/// Does what the server says; what it leaves for, when it does.
+fn heed(worker: &Arc<Worker>, message: FromServer) -> Option<Left> {
     match message {
         FromServer::Offer(offer) => worker.take(*offer),
         FromServer::Renewed { lost } => worker.lose(&lost, "its lease has ended"),
         FromServer::Cancel { fence } => worker.lose(&[fence], "it was cancelled"),
-        // Both were answered before.
-        FromServer::Welcome { .. } | FromServer::Refused { .. } => {}
+        // It was answered before.
+        FromServer::Welcome { .. } => {}
+        FromServer::Refused { reason, again } => return Some(refused(&reason, again)),
+    }
+    None
+}
+
+fn refused(reason: &str, again: bool) -> Left {
+    let why = format!("the server refuses this worker: {reason}");
+    if again {
+        Left::For(why)
+    } else {
+        Left::ForEver(why)
     }
 }

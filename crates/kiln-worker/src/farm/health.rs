@@ -6,12 +6,17 @@
 //!   ▲                                                                   │
 //!   └────────────── the host says that it could start guests ◄──────────┘ 1 s … 5 min
 //! ```
+//!
+//! A job is given back without counting as tried when the failure surely was the
+//! worker's, but only once: one that fails everywhere must end some day.
 
 use std::{
+    collections::VecDeque,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
+use kiln_core::farm::JobId;
 use kiln_vm::machine::StartError;
 use tokio::sync::watch;
 
@@ -19,11 +24,13 @@ use super::{backoff::Backoff, worker::Worker};
 
 /// So many failures in a row that may be a job's, or an image's.
 const DOUBTFUL: u32 = 3;
+/// So many jobs are remembered that were given back without counting.
+const SPARED: usize = 256;
 
 /// Whose failure it was that a job did not begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
-    /// The worker's: the job was never tried.
+    /// The worker's, as far as it can see.
     Worker,
     /// The worker's, the image's or the job's.
     Unclear,
@@ -49,6 +56,8 @@ struct Record {
     doubtful: u32,
     /// Whether a job has begun since it was unwell last.
     good: bool,
+    /// Jobs that were given back without counting.
+    spared: VecDeque<JobId>,
 }
 
 impl Health {
@@ -67,22 +76,27 @@ impl Health {
     /// A job has begun here.
     pub fn good(&self) {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        *record = Record {
-            doubtful: 0,
-            good: true,
-        };
+        record.doubtful = 0;
+        record.good = true;
     }
 
-    /// A job could not begin here. Whether the worker is unwell by that.
-    pub fn bad(&self, blame: Blame, reason: &str) -> bool {
+    /// A job could not begin here. Whether that counts as one of its attempts.
+    pub fn bad(&self, blame: Blame, job: JobId, reason: &str) -> bool {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         record.doubtful += 1;
+        let counts = blame == Blame::Unclear || record.spared.contains(&job);
+        if !counts {
+            record.spared.push_back(job);
+            if record.spared.len() > SPARED {
+                record.spared.pop_front();
+            }
+        }
         let unwell = blame == Blame::Worker || record.doubtful >= DOUBTFUL;
         drop(record);
         if unwell {
             self.unwell.send_replace(Some(reason.to_owned()));
         }
-        unwell
+        counts
     }
 
     /// Whether a job has begun since this was asked last.
@@ -129,19 +143,30 @@ pub(super) async fn watch(worker: &Worker) {
 mod tests {
     use super::*;
 
+    fn bad(health: &Health, blame: Blame, job: i32) -> (bool, bool) {
+        let counts = health.bad(blame, JobId(job), "why");
+        (counts, health.unwell().is_some())
+    }
+
     #[test]
     fn three_doubts_in_a_row_are_one_certainty() {
         let health = Health::new();
-        assert!(!health.bad(Blame::Unclear, "a"));
-        assert!(!health.bad(Blame::Unclear, "b"));
+        assert_eq!(bad(&health, Blame::Unclear, 1), (true, false));
+        assert_eq!(bad(&health, Blame::Unclear, 2), (true, false));
         health.good();
-        assert!(!health.bad(Blame::Unclear, "c"));
-        assert!(!health.bad(Blame::Unclear, "d"));
-        assert_eq!(health.unwell(), None);
-        assert!(health.bad(Blame::Unclear, "e"));
-        assert_eq!(health.unwell().as_deref(), Some("e"));
+        assert_eq!(bad(&health, Blame::Unclear, 3), (true, false));
+        assert_eq!(bad(&health, Blame::Unclear, 4), (true, false));
+        assert_eq!(bad(&health, Blame::Unclear, 5), (true, true));
         health.well();
         assert_eq!(health.unwell(), None);
-        assert!(health.bad(Blame::Worker, "f"));
+    }
+
+    #[test]
+    fn a_job_is_spared_once() {
+        let health = Health::new();
+        assert_eq!(bad(&health, Blame::Worker, 1), (false, true));
+        health.well();
+        assert_eq!(bad(&health, Blame::Worker, 2), (false, true));
+        assert_eq!(bad(&health, Blame::Worker, 1), (true, true));
     }
 }

@@ -88,8 +88,8 @@ pub(super) async fn supervise(worker: &Worker, lease: &Arc<Lease>, offer: Offer)
         Err(Unprepared::Worker(operator)) => {
             tracing::error!(job, fence, operator, "job {job} can't run here: {operator}");
             let reason = "this worker could not run the job";
-            unwell(worker, Blame::Worker, reason).await;
-            give_back(lease, reason, false).await;
+            let counts = unwell(worker, lease, Blame::Worker, reason).await;
+            give_back(lease, reason, counts).await;
         }
     }
 }
@@ -164,18 +164,9 @@ fn leave_out(manifest: &mut Manifest, secrets: bool) -> Vec<String> {
         ));
         manifest.secrets = None;
     }
-    if manifest.oauth.take().is_some() {
-        let notice = "oauth: this farm grants no tokens yet; OAUTH2_TOKEN is not set";
-        notices.push(notice.to_owned());
-    }
-    if manifest
-        .triggers
-        .take()
-        .is_some_and(|triggers| !triggers.is_empty())
-    {
-        let notice = "triggers: this farm sends none yet; nothing is sent at the end of this job";
-        notices.push(notice.to_owned());
-    }
+    // The server has said of these in the log that it doesn't deliver them.
+    manifest.oauth = None;
+    manifest.triggers = None;
     notices
 }
 
@@ -230,8 +221,8 @@ async fn run(worker: &Worker, lease: &Arc<Lease>, prepared: Prepared) {
         }
         _ if stopped => fail(lease, STOPPED.to_owned(), outcome.tasks).await,
         (Ok(()), Some(blame)) => {
-            unwell(worker, blame, &reason).await;
-            give_back(lease, &reason, blame == Blame::Unclear).await;
+            let counts = unwell(worker, lease, blame, &reason).await;
+            give_back(lease, &reason, counts).await;
         }
         (Ok(()), None) => conclude(lease, &directory, outcome).await,
     }
@@ -316,15 +307,15 @@ fn unheard(lease: &Lease, answer: &Answer) {
     }
 }
 
-/// A job could not begin here.
-async fn unwell(worker: &Worker, blame: Blame, reason: &str) {
+/// A job could not begin here. Whether that counts as one of its attempts.
+async fn unwell(worker: &Worker, lease: &Lease, blame: Blame, reason: &str) -> bool {
     let reason = match worker.host.check().await {
         Ok(()) => reason.to_owned(),
         Err(reason) => reason,
     };
-    if worker.health.bad(blame, &reason) {
-        worker.tell();
-    }
+    let counts = worker.health.bad(blame, lease.job, &reason);
+    worker.tell();
+    counts
 }
 
 /// A machine, and whose fault it was that it started nothing.

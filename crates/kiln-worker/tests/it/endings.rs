@@ -52,7 +52,13 @@ async fn what_fails_in_a_guest_that_reached_the_limit_of_its_disk_is_the_jobs_fa
     assert_eq!(ran.outcome.cause, Cause::TaskFailed { task, exit: 1 });
     assert_eq!(
         ran.reason(),
-        "task one failed with exit status 1; the guest reached the limit of its disk: write less, or ask for more with --disk"
+        "task one failed with exit status 1; the guest reached the limit of its disk: write less"
+    );
+    let mut limited = Build::of("tasks:\n- one: overfill; fail 1\n");
+    limited.job.guest.disk_mib = Some(100);
+    assert_eq!(
+        limited.run().await.reason(),
+        "task one failed with exit status 1; the guest reached the limit of its disk, 100 MiB: write less, or ask for more with --disk"
     );
     let ran = Build::of("tasks:\n- one: overfill; full; fail 1\n")
         .run()

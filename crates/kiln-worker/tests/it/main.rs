@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod endings;
+mod farm;
 mod harness;
 mod logs;
 mod order;

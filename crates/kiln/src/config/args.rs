@@ -12,6 +12,8 @@ use super::keys::{self, Key, Kind, Role};
 pub trait Flags: std::fmt::Debug {
     /// Whose they are.
     const ROLE: Role;
+    /// Whether they may stand behind the words of subcommands too.
+    const GLOBAL: bool = false;
     /// Whether it has this one of them.
     fn has(_key: &Key) -> bool {
         true
@@ -40,6 +42,7 @@ pub struct ForAdmin;
 
 impl Flags for ForAdmin {
     const ROLE: Role = Role::Serve;
+    const GLOBAL: bool = true;
 
     fn has(key: &Key) -> bool {
         matches!(key.name, "data" | "database")
@@ -83,9 +86,12 @@ impl<F: Flags> Args for Settings<F> {
             .value_name("FILE")
             .env("KILN_CONFIG")
             .hide_env_values(true)
+            .global(F::GLOBAL)
             .value_parser(clap::value_parser!(PathBuf))
             .help("Read settings from this file: TOML, or SourceHut's config.ini");
-        keys_of::<F>().fold(command.arg(config), |command, key| command.arg(flag(key)))
+        keys_of::<F>().fold(command.arg(config), |command, key| {
+            command.arg(flag(key).global(F::GLOBAL))
+        })
     }
 
     fn augment_args_for_update(command: Command) -> Command {

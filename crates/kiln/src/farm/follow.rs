@@ -1,10 +1,11 @@
 //! Following a job to its end: its state, and its logs as they grow.
+//!
+//! The job's own log says where each task begins and ends. It is shown up to
+//! there, then the task's, then the rest: as one would read it.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use kiln_core::job::{JobStatus, TaskStatus};
 use kiln_worker::{Body, Cause, Event, LogId};
 use tokio::{
@@ -15,7 +16,7 @@ use tokio::{
 
 use super::{
     Farm, FarmError,
-    api::{Job, Log},
+    api::{Job, Log, Task},
     logs::{Piece, Stream},
 };
 use crate::{exit::Failure, ui, ui::display::Display};
@@ -24,64 +25,30 @@ use crate::{exit::Failure, ui, ui::display::Display};
 const LOOK: Duration = Duration::from_millis(400);
 /// How long a farm that is away is waited for.
 const AWAY: Duration = Duration::from_mins(10);
-/// How many pieces of logs wait to be shown.
+/// How many pieces of a log wait to be shown.
 const PIECES: usize = 16;
-
-/// A job that is followed.
-struct Following<'a> {
-    farm: &'a Farm,
-    display: &'a Display,
-    since: Instant,
-    out: mpsc::Sender<Piece>,
-    /// The job's own log.
-    own: Option<Reading>,
-    /// Tasks whose logs were not begun, by their places.
-    next: usize,
-    /// The task whose log is read. One after the other, as they ran.
-    task: Option<Reading>,
-    /// Whether a log is over, by task.
-    over: HashMap<String, watch::Sender<bool>>,
-    ended: watch::Sender<bool>,
-    /// Why the job waits, as it was said last.
-    waiting: Option<String>,
-}
-
-struct Reading {
-    log: LogId,
-    stream: JoinHandle<Result<(), FarmError>>,
-}
 
 /// Shows a job until it has ended, and gives what it was then.
 ///
 /// # Errors
 /// When the farm refuses, or stays away.
 pub async fn follow(farm: &Farm, id: i32, display: &Display) -> Result<Job, Failure> {
-    let (out, mut pieces) = mpsc::channel(PIECES);
-    let mut following = Following {
-        farm,
-        display,
-        since: Instant::now(),
-        out,
-        own: None,
-        next: 0,
-        task: None,
-        over: HashMap::new(),
-        ended: watch::channel(false).0,
-        waiting: None,
-    };
+    let mut following = Following::new(farm, display);
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut away: Option<Instant> = None;
     loop {
         tokio::select! {
             biased;
-            Some((log, bytes)) = pieces.recv() => {
-                display.append(following.since.elapsed(), &log, &bytes).await;
+            Some(piece) = following.pieces.recv() => following.show_task(piece).await,
+            Some((_, bytes)) = following.own_pieces.recv(), if following.wants_own() => {
+                following.rest = bytes;
+                following.show_own().await;
             }
             _ = looks.tick() => match farm.job(id).await {
                 Ok(job) => {
                     away = None;
-                    if following.look(&job).await? && drained(&mut pieces, &following).await {
+                    if following.look(&job).await? {
                         following.end(&job).await;
                         return Ok(job);
                     }
@@ -101,115 +68,212 @@ pub async fn follow(farm: &Farm, id: i32, display: &Display) -> Result<Job, Fail
     }
 }
 
-/// Shows what still waits to be shown.
-async fn drained(pieces: &mut mpsc::Receiver<Piece>, following: &Following<'_>) -> bool {
-    while let Ok((log, bytes)) = pieces.try_recv() {
-        let at = following.since.elapsed();
-        following.display.append(at, &log, &bytes).await;
-    }
-    true
+/// A job that is followed.
+struct Following<'a> {
+    farm: &'a Farm,
+    display: &'a Display,
+    since: Instant,
+    /// The job's own log.
+    own: Option<Reading>,
+    own_out: mpsc::Sender<Piece>,
+    own_pieces: mpsc::Receiver<Piece>,
+    /// What of it waits to be shown.
+    rest: Bytes,
+    /// It goes on when the task of this place has been shown.
+    hold: Option<usize>,
+    /// The task whose log is read. One after the other, as they ran.
+    task: Option<Reading>,
+    out: mpsc::Sender<Piece>,
+    pieces: mpsc::Receiver<Piece>,
+    /// How many tasks have been begun with, or passed.
+    next: usize,
+    names: Vec<String>,
+    /// Why the job waits, as it was seen last, and whether that was said.
+    waiting: (Option<String>, bool),
 }
 
-impl Following<'_> {
-    /// Does what the job's state asks for. True when all has been read.
-    async fn look(&mut self, job: &Job) -> Result<bool, Failure> {
-        if job.waiting != self.waiting {
-            self.waiting.clone_from(&job.waiting);
-            if let Some(why) = &job.waiting {
-                ui::note(&format!("job {} waits: {why}", job.id));
-            }
+/// A log that is read.
+struct Reading {
+    log: LogId,
+    stream: JoinHandle<Result<(), FarmError>>,
+    over: watch::Sender<bool>,
+    /// Whether all of it came.
+    read: bool,
+}
+
+impl<'a> Following<'a> {
+    fn new(farm: &'a Farm, display: &'a Display) -> Self {
+        let (own_out, own_pieces) = mpsc::channel(PIECES);
+        let (out, pieces) = mpsc::channel(PIECES);
+        Self {
+            farm,
+            display,
+            since: Instant::now(),
+            own: None,
+            own_out,
+            own_pieces,
+            rest: Bytes::new(),
+            hold: None,
+            task: None,
+            out,
+            pieces,
+            next: 0,
+            names: Vec::new(),
+            waiting: (None, false),
         }
-        self.tell_ends(job);
-        if let (None, Some(log)) = (&self.own, &job.log) {
-            self.own = Some(self.read(LogId::Job, log, self.ended.subscribe()));
-        }
-        self.tasks(job).await?;
-        let own_read = match &mut self.own {
-            Some(own) => read_to_end(own).await?,
-            None => true,
-        };
-        Ok(job.ended() && own_read && self.task.is_none() && self.next >= job.tasks.len())
     }
 
-    /// Tells the streams which logs are over.
-    fn tell_ends(&self, job: &Job) {
-        for task in &job.tasks {
-            let over = job.ended() || is_over(&task.status);
-            if let Some(sender) = self.over.get(&task.name) {
-                sender.send_if_modified(|known| std::mem::replace(known, over) != over);
+    fn wants_own(&self) -> bool {
+        self.hold.is_none() && self.rest.is_empty()
+    }
+
+    /// Tasks that have been shown whole.
+    fn shown(&self) -> usize {
+        self.next - usize::from(self.task.is_some())
+    }
+
+    /// Does what the job's state asks for. True when all has been shown.
+    async fn look(&mut self, job: &Job) -> Result<bool, Failure> {
+        self.say_waiting(job);
+        if self.names.is_empty() {
+            self.names = job.tasks.iter().map(|task| task.name.clone()).collect();
+        }
+        if let (None, Some(log)) = (&self.own, &job.log) {
+            self.own = Some(self.read(LogId::Job, log, self.own_out.clone()));
+        }
+        if let Some(own) = &mut self.own {
+            own.look(job.ended()).await?;
+        }
+        self.tasks(job).await?;
+        if self.hold.is_some_and(|place| place < self.shown()) {
+            self.hold = None;
+        }
+        while self.hold.is_none() {
+            self.show_own().await;
+            match self.own_pieces.try_recv() {
+                Ok((_, bytes)) if self.wants_own() => self.rest = bytes,
+                _ => break,
             }
         }
-        let ended = job.ended();
-        self.ended
-            .send_if_modified(|known| std::mem::replace(known, ended) != ended);
+        let own_read = self.own.as_ref().is_none_or(|own| own.read);
+        let all_shown =
+            self.shown() >= job.tasks.len() && self.wants_own() && self.own_pieces.is_empty();
+        Ok(job.ended() && own_read && all_shown)
+    }
+
+    /// What waits for a moment only is not worth a line.
+    fn say_waiting(&mut self, job: &Job) {
+        let (known, said) = &mut self.waiting;
+        if *known != job.waiting {
+            self.waiting = (job.waiting.clone(), false);
+        } else if let (Some(why), false) = (known, *said) {
+            ui::note(&format!("job {} waits: {why}", job.id));
+            *said = true;
+        }
     }
 
     async fn tasks(&mut self, job: &Job) -> Result<(), Failure> {
         if let Some(reading) = &mut self.task {
-            if !read_to_end(reading).await? {
+            let task = job.tasks.get(self.next - 1);
+            reading
+                .look(job.ended() || task.is_some_and(is_over))
+                .await?;
+            if !reading.read {
                 return Ok(());
             }
-            self.tell(job, self.next - 1).await;
+            while let Ok(piece) = self.pieces.try_recv() {
+                self.show_task(piece).await;
+            }
             self.task = None;
+            self.tell(task).await;
         }
-        let mut waiting: VecDeque<_> = job.tasks.iter().skip(self.next).collect();
-        while let Some(task) = waiting.pop_front() {
+        while let Some(task) = job.tasks.get(self.next) {
             match (task.status.as_str(), &task.log) {
                 ("PENDING", _) if !job.ended() => return Ok(()),
                 ("RUNNING" | "SUCCESS" | "FAILED", Some(log)) => {
-                    self.display
-                        .event(&self.event(&task.name, TaskStatus::Running))
-                        .await;
-                    let (sender, over) = watch::channel(is_over(&task.status) || job.ended());
-                    self.over.insert(task.name.clone(), sender);
-                    self.task = Some(self.read(LogId::Task(task.name.clone()), log, over));
+                    self.event(&task.name, TaskStatus::Running).await;
+                    let id = LogId::Task(task.name.clone());
+                    self.task = Some(self.read(id, log, self.out.clone()));
                     self.next += 1;
                     return Ok(());
                 }
                 _ => {
                     self.next += 1;
-                    self.tell(job, self.next - 1).await;
+                    self.tell(Some(task)).await;
                 }
             }
         }
         Ok(())
     }
 
-    fn read(&self, log: LogId, at: &Log, over: watch::Receiver<bool>) -> Reading {
+    fn read(&self, log: LogId, at: &Log, out: mpsc::Sender<Piece>) -> Reading {
+        let (tell, over) = watch::channel(false);
         let stream = Stream {
             farm: self.farm.clone(),
             url: at.full_url.clone(),
             log: log.clone(),
             over,
-            out: self.out.clone(),
+            out,
         };
         Reading {
             log,
             stream: tokio::spawn(stream.run()),
+            over: tell,
+            read: false,
         }
     }
 
-    /// Shows how a task ended.
-    async fn tell(&self, job: &Job, place: usize) {
-        let Some(task) = job.tasks.get(place) else {
+    /// Shows the job's own log up to where the next task begins.
+    async fn show_own(&mut self) {
+        if self.hold.is_some() || self.rest.is_empty() {
             return;
+        }
+        let end = match beginning(&self.rest, &self.names, self.shown()) {
+            Some((place, end)) => {
+                self.hold = Some(place);
+                end
+            }
+            None => self.rest.len(),
         };
+        let now = self.rest.split_to(end);
+        self.append(&LogId::Job, &now).await;
+    }
+
+    /// The job's log has said already that the task begins.
+    async fn show_task(&mut self, (log, bytes): Piece) {
+        let first = log.task().map(|name| format!("[kiln] task {name}\n"));
+        let said = first.filter(|first| bytes.starts_with(first.as_bytes()));
+        let bytes = bytes.slice(said.map_or(0, |said| said.len())..);
+        if !bytes.is_empty() {
+            self.append(&log, &bytes).await;
+        }
+    }
+
+    async fn append(&self, log: &LogId, bytes: &[u8]) {
+        self.display.append(self.since.elapsed(), log, bytes).await;
+    }
+
+    /// Shows how a task ended.
+    async fn tell(&self, task: Option<&Task>) {
+        let Some(task) = task else { return };
         let status = match task.status.as_str() {
             "SUCCESS" => TaskStatus::Success,
             "FAILED" => TaskStatus::Failed,
             _ => TaskStatus::Skipped,
         };
-        self.display.event(&self.event(&task.name, status)).await;
+        self.event(&task.name, status).await;
     }
 
-    fn event(&self, task: &str, status: TaskStatus) -> Event {
+    async fn event(&self, task: &str, status: TaskStatus) {
         let body = Body::Task {
             task: task.to_owned(),
             status,
             exit: None,
             duration: None,
         };
-        Event::new(self.since.elapsed(), body)
+        self.display
+            .event(&Event::new(self.since.elapsed(), body))
+            .await;
     }
 
     async fn end(&self, job: &Job) {
@@ -231,25 +295,61 @@ impl Following<'_> {
     }
 }
 
-impl Drop for Following<'_> {
+impl Reading {
+    /// Tells whether the log is over; finds out whether all of it came.
+    async fn look(&mut self, over: bool) -> Result<(), Failure> {
+        self.over
+            .send_if_modified(|known| std::mem::replace(known, over) != over);
+        if !self.read && self.stream.is_finished() {
+            let ended = (&mut self.stream).await;
+            ended.map_err(|error| Failure::host(format!("{}: {error}", self.log)))??;
+            self.read = true;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Reading {
     fn drop(&mut self) {
-        for reading in [&self.own, &self.task].into_iter().flatten() {
-            reading.stream.abort();
+        self.stream.abort();
+    }
+}
+
+fn is_over(task: &Task) -> bool {
+    !matches!(task.status.as_str(), "PENDING" | "RUNNING")
+}
+
+/// Where the job's log says that a task begins which was not shown yet: the
+/// task's place, and the end of that line.
+fn beginning(log: &[u8], names: &[String], shown: usize) -> Option<(usize, usize)> {
+    let mut at = 0;
+    for line in log.split_inclusive(|&byte| byte == b'\n') {
+        at += line.len();
+        let text = line
+            .strip_prefix(b"[kiln] task ")
+            .and_then(|text| text.strip_suffix(b"\n"));
+        let place = text.and_then(|text| names.iter().position(|name| name.as_bytes() == text));
+        if let Some(place) = place.filter(|place| *place >= shown) {
+            return Some((place, at));
         }
     }
+    None
 }
 
-fn is_over(status: &str) -> bool {
-    !matches!(status, "PENDING" | "RUNNING")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Whether a log has been read to its end.
-async fn read_to_end(reading: &mut Reading) -> Result<bool, Failure> {
-    if !reading.stream.is_finished() {
-        return Ok(false);
+    #[test]
+    fn the_jobs_log_stops_where_a_task_begins_that_was_not_shown() {
+        let names = ["one", "two"].map(str::to_owned);
+        let log = b"x\n[kiln] task one\n[kiln] task one: success\n[kiln] task two\nrest";
+        let (place, end) = beginning(log, &names, 0).unwrap();
+        assert_eq!((place, &log[..end]), (0, &b"x\n[kiln] task one\n"[..]));
+        let rest = &log[end..];
+        let (place, end) = beginning(rest, &names, 1).unwrap();
+        assert_eq!(place, 1);
+        assert_eq!(&rest[end..], b"rest");
+        assert_eq!(beginning(log, &names, 2), None);
     }
-    // Asked again later it has been taken out by then, or is the job's own.
-    let ended = std::mem::replace(&mut reading.stream, tokio::spawn(async { Ok(()) })).await;
-    let ended = ended.map_err(|error| Failure::host(format!("{}: {error}", reading.log)))?;
-    ended.map(|()| true).map_err(Failure::from)
 }

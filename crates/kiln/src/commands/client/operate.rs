@@ -13,9 +13,9 @@ use crate::{
     ui,
 };
 
-const WORKERS: &str = "{ workers { name session version labels images slots capacity mood reason shortOf paused runs } }";
-const QUEUE: &str =
-    "{ queue { reason job { id created image tags note owner { canonicalName } } } }";
+const WORKERS: &str = "{ workers { name session version started seen labels images { name arch digest } slots capacity \
+    mood reason shortOf paused runs } }";
+const QUEUE: &str = "{ queue { owner reason job { id created image tags note } } }";
 
 /// Lists workers.
 pub async fn workers(args: &FarmListArgs) -> Result<Exit, Failure> {
@@ -67,10 +67,10 @@ fn worker(worker: &Value) -> Vec<String> {
             .map(|what| format!("short of {what}")),
     ];
     let state = state.into_iter().flatten().next();
-    let list = |value: &Value| {
-        let words: Vec<String> = value.as_array().into_iter().flatten().map(text).collect();
-        words.join(" ")
-    };
+    let images = worker["images"].as_array().into_iter().flatten();
+    let images = images.map(|image| format!("{}/{}", text(&image["name"]), text(&image["arch"])));
+    let labels = worker["labels"].as_array().into_iter().flatten().map(text);
+    let offers: Vec<String> = images.chain(labels).collect();
     let session = text(&worker["session"]);
     vec![
         text(&worker["name"]),
@@ -82,8 +82,7 @@ fn worker(worker: &Value) -> Vec<String> {
             [] => String::new(),
             runs => format!("runs {}", runs.join(" ")),
         },
-        list(&worker["images"]),
-        list(&worker["labels"]),
+        offers.join(" "),
     ]
 }
 
@@ -91,7 +90,7 @@ fn waiting(queued: &Value) -> Vec<String> {
     let job = &queued["job"];
     vec![
         text(&job["id"]),
-        text(&job["owner"]["canonicalName"]),
+        text(&queued["owner"]),
         text(&job["image"]),
         ago(&job["created"]),
         text(&queued["reason"]),

@@ -20,18 +20,37 @@ pub async fn network(args: &RunArgs, manifest: &Manifest) -> Result<Network, Fai
     if args.no_network {
         return Ok(Network::None);
     }
-    public(&args.allow, manifest.image.distro()).await
+    public(&args.allow, manifest.image.distro(), &TO_A_PERSON).await
 }
+
+/// Who is told what is opened by itself.
+pub struct Told {
+    say: fn(&str),
+    /// For how long.
+    until: &'static str,
+}
+
+/// Whoever looks at one run.
+pub const TO_A_PERSON: Told = Told {
+    say: ui::note,
+    until: ", for this run",
+};
+
+/// The operator of a worker.
+pub const TO_THE_LOG: Told = Told {
+    say: |text| tracing::info!("{text}"),
+    until: " to guests",
+};
 
 /// The public internet, what the options name, and the host's mirror for
 /// images of a distribution that installs from it.
-pub async fn public(options: &[String], distro: &str) -> Result<Network, Failure> {
+pub async fn public(options: &[String], distro: &str, told: &Told) -> Result<Network, Failure> {
     let mut allow = Vec::new();
     for option in options {
         allow.extend(parse(option).await?);
     }
     if installs_with_apt(distro) {
-        let mirror = mirror(&apt::closed(&apt::servers()).await, &allow);
+        let mirror = mirror(&apt::closed(&apt::servers()).await, &allow, told);
         allow.extend(mirror);
     }
     Ok(Network::Public {
@@ -46,7 +65,7 @@ pub fn installs_with_apt(distro: &str) -> bool {
 
 /// Of the host's closed package servers those that are opened by themselves;
 /// says so, and how the others are opened.
-fn mirror(closed: &[(Server, Allowed)], opened: &[Allowed]) -> Vec<Allowed> {
+fn mirror(closed: &[(Server, Allowed)], opened: &[Allowed], told: &Told) -> Vec<Allowed> {
     let is_open = |server: &Allowed| {
         let same = |open: &&Allowed| {
             open.address == server.address && open.port.is_none_or(|port| Some(port) == server.port)
@@ -56,13 +75,13 @@ fn mirror(closed: &[(Server, Allowed)], opened: &[Allowed]) -> Vec<Allowed> {
     let mut allow = Vec::new();
     for (server, allowed) in closed.iter().filter(|(_, allowed)| !is_open(allowed)) {
         if server.opens_by_itself(allowed.address) {
-            ui::note(&format!(
-                "opening {server} ({}), this host's package mirror, for this run",
-                allowed.address
+            (told.say)(&format!(
+                "opening {server} ({}), this host's package mirror{}",
+                allowed.address, told.until
             ));
             allow.push(*allowed);
         } else {
-            ui::note(&format!(
+            (told.say)(&format!(
                 "guests don't reach {server} ({}), which is this host's {}; {}",
                 allowed.address,
                 server.role,
@@ -228,8 +247,8 @@ mod tests {
             (server(Role::Archive), loopback),
             (server(Role::Proxy), allowed("10.1.1.2", 3142)),
         ];
-        assert_eq!(mirror(&closed, &[]), [inside]);
+        assert_eq!(mirror(&closed, &[], &TO_A_PERSON), [inside]);
         // Opened by hand already.
-        assert_eq!(mirror(&closed, &[inside]), []);
+        assert_eq!(mirror(&closed, &[inside], &TO_A_PERSON), []);
     }
 }

@@ -96,7 +96,7 @@ impl QemuHost {
             return Ok(network.clone());
         }
         let distro = if apt { "debian" } else { "" };
-        let network = allow::public(&self.guests.allow, distro).await?;
+        let network = allow::public(&self.guests.allow, distro, &allow::TO_THE_LOG).await?;
         known.insert(apt, network.clone());
         Ok(network)
     }

@@ -150,8 +150,8 @@ impl Farm {
     /// `kiln admin`.
     pub fn admin<S: Into<OsString>>(&self, words: impl IntoIterator<Item = S>) -> Invocation<'_> {
         let mut all: Vec<OsString> = vec!["admin".into()];
-        all.extend(words.into_iter().map(Into::into));
         all.extend(self.data());
+        all.extend(words.into_iter().map(Into::into));
         self.kiln.kiln(all)
     }
 
@@ -234,7 +234,8 @@ impl Farm {
     pub fn wait_for_log(&self, job: &str, text: &str) {
         let until = Instant::now() + PATIENCE;
         loop {
-            let log = self.log(job);
+            // Before the job is there, or runs, there is none.
+            let log = self.client(["logs", job]).end().stdout();
             if log.contains(text) {
                 return;
             }

@@ -1,0 +1,8 @@
+//! Workers of a farm, on the dummy machine, with a server that remembers all.
+
+mod harness;
+mod health;
+mod internal;
+mod jobs;
+mod outages;
+mod stopping;
