@@ -59,6 +59,8 @@ pub struct Faults {
     pub lose_after: Option<String>,
     /// It cancels the job then.
     pub cancel_after: Option<String>,
+    /// Appends are answered with 507.
+    pub no_space_for_logs: bool,
     /// Artifacts are refused with these words.
     pub refuse_artifacts: Option<String>,
     /// Hellos are refused with these words.
