@@ -34,6 +34,8 @@ pub struct Seen {
     pub states: Vec<State>,
     /// The leases of the last renewal.
     pub renewed: Vec<Fence>,
+    /// How many workers have said goodbye.
+    pub goodbyes: usize,
     /// Requests that are not a worker's: method, path and `Authorization`.
     pub requests: Vec<String>,
     /// Artifacts, by fence and path.
