@@ -69,7 +69,7 @@ async fn repeat(
             if hinted && failures == 0 {
                 state.hints.assign().await;
             } else {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {

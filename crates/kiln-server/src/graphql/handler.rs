@@ -54,7 +54,43 @@ impl Handler {
 pub(super) async fn only_post() -> Response {
     let message =
         "send GraphQL with POST and `Content-Type: application/json`; people look at /graphql";
-    refused(StatusCode::METHOD_NOT_ALLOWED, message)
+    Refused::new(StatusCode::METHOD_NOT_ALLOWED, message).into_response()
+}
+
+/// Why nothing was run.
+enum Refused {
+    /// What was sent is no request of GraphQL.
+    Form(StatusCode, String),
+    /// Who sent it, or its headers.
+    App(Error),
+}
+
+impl Refused {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self::Form(status, message.into())
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::App(error)
+    }
+}
+
+impl IntoResponse for Refused {
+    /// In GraphQL's own form.
+    fn into_response(self) -> Response {
+        match self {
+            Self::App(error) => error.into_response(),
+            Self::Form(status, message) => {
+                let body = json!({ "errors": [{
+                    "message": message,
+                    "extensions": { "code": "BAD_REQUEST" },
+                }] });
+                (status, Json(body)).into_response()
+            }
+        }
+    }
 }
 
 pub(super) async fn query(
@@ -63,30 +99,30 @@ pub(super) async fn query(
     body: Body,
 ) -> Response {
     match answer(&handler, &headers, body).await {
-        Ok(response) | Err(response) => response,
+        Ok(answer) => told(answer),
+        Err(refused) => refused.into_response(),
     }
 }
 
-async fn answer(handler: &Handler, headers: &HeaderMap, body: Body) -> Result<Response, Response> {
-    let actor = Actor::known(&handler.state, headers).await;
-    let actor = actor.map_err(IntoResponse::into_response)?;
+async fn answer(handler: &Handler, headers: &HeaderMap, body: Body) -> Result<Answer, Refused> {
+    let actor = Actor::known(&handler.state, headers).await?;
     let key = headers.get(KEY).map(|key| submit::key(key.as_bytes()));
-    let key = key.transpose().map_err(IntoResponse::into_response)?;
+    let key = key.transpose()?;
+    let kind = content_type(headers)?;
     let request = {
         // Whoever holds one is gone after BODY_TIME, so that waiting ends.
         let _one_of_few = handler.bodies.acquire().await;
-        let kind = content_type(headers)?;
         read(&kind, body).await?
     };
     let document = shape::read(&request.query)
-        .map_err(|message| refused(StatusCode::BAD_REQUEST, &message))?;
+        .map_err(|message| Refused::new(StatusCode::BAD_REQUEST, message))?;
     let mut request = request.data(Asking {
         state: handler.state.clone(),
         actor,
         key,
     });
     request.set_parsed_query(document);
-    Ok(told(handler.api.execute(request).await))
+    Ok(handler.api.execute(request).await)
 }
 
 enum Kind {
@@ -94,7 +130,7 @@ enum Kind {
     Multipart(String),
 }
 
-fn content_type(headers: &HeaderMap) -> Result<Kind, Response> {
+fn content_type(headers: &HeaderMap) -> Result<Kind, Refused> {
     let value = headers.get(header::CONTENT_TYPE);
     let value = value
         .and_then(|value| value.to_str().ok())
@@ -105,26 +141,26 @@ fn content_type(headers: &HeaderMap) -> Result<Kind, Response> {
     } else if essence.eq_ignore_ascii_case("multipart/form-data") {
         Ok(Kind::Multipart(value.to_owned()))
     } else {
-        Err(refused(
+        Err(Refused::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "send `Content-Type: application/json` with {\"query\": …, \"variables\": …}, or multipart/form-data",
         ))
     }
 }
 
-async fn read(kind: &Kind, body: Body) -> Result<Request, Response> {
+async fn read(kind: &Kind, body: Body) -> Result<Request, Refused> {
     let bytes = match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BODY)).await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(error)) if is_length_limit(&error) => {
             let message = format!("this body has more than {BODY} bytes");
-            return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, &message));
+            return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, message));
         }
         Ok(Err(_)) => {
-            return Err(refused(StatusCode::BAD_REQUEST, "the body broke off"));
+            return Err(Refused::new(StatusCode::BAD_REQUEST, "the body broke off"));
         }
         Err(_) => {
             let message = "the body did not come within 30 seconds";
-            return Err(refused(StatusCode::REQUEST_TIMEOUT, message));
+            return Err(Refused::new(StatusCode::REQUEST_TIMEOUT, message));
         }
     };
     let read = match kind {
@@ -140,7 +176,7 @@ async fn read(kind: &Kind, body: Body) -> Result<Request, Response> {
     };
     read.map_err(|error| {
         let message = format!("the body is no GraphQL request: {error}");
-        refused(StatusCode::BAD_REQUEST, &message)
+        Refused::new(StatusCode::BAD_REQUEST, message)
     })
 }
 
@@ -153,15 +189,6 @@ fn is_length_limit(error: &axum::Error) -> bool {
         source = error.source();
     }
     false
-}
-
-/// A refusal of what is no GraphQL request, in GraphQL's own form.
-fn refused(status: StatusCode, message: &str) -> Response {
-    let body = json!({ "errors": [{
-        "message": message,
-        "extensions": { "code": "BAD_REQUEST" },
-    }] });
-    (status, Json(body)).into_response()
 }
 
 /// An answer, with what programs want to know of each error.

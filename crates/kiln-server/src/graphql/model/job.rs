@@ -77,10 +77,6 @@ pub(super) async fn owner(ctx: &Context<'_>, id: UserId) -> Result<Entity> {
     Ok(user.ok_or(Error::Hidden("user"))?.into())
 }
 
-#[expect(
-    clippy::too_many_lines,
-    reason = "the macro makes one function of all fields"
-)]
 /// One unit of work: a manifest that is run in a machine of its own.
 #[Object]
 impl Job {

@@ -18,3 +18,10 @@ pub(super) use webhook::WebhookPayload as Payload;
 /// What no value has: of things that this farm can't make yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Never {}
+
+impl Never {
+    /// Whatever a field of it is.
+    fn none<T>(self) -> T {
+        match self {}
+    }
+}

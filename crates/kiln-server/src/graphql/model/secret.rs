@@ -17,7 +17,8 @@ use super::{
     field(name = "uuid", ty = "String"),
     field(name = "name", ty = "Option<String>"),
     field(
-        name = "from_user",
+        name = "fromUser",
+        method = "origin",
         ty = "Option<Entity>",
         desc = "Set when this secret was copied from another user account"
     )
@@ -41,23 +42,24 @@ macro_rules! secret {
         #[Object(name = $graphql)]
         impl $name {
             async fn id(&self) -> i32 {
-                match self.0 {}
+                self.0.none()
             }
 
             async fn created(&self) -> Time {
-                match self.0 {}
+                self.0.none()
             }
 
             async fn uuid(&self) -> String {
-                match self.0 {}
+                self.0.none()
             }
 
             async fn name(&self) -> Option<String> {
-                match self.0 {}
+                self.0.none()
             }
 
-            async fn from_user(&self) -> Option<Entity> {
-                match self.0 {}
+            #[graphql(name = "fromUser")]
+            async fn origin(&self) -> Option<Entity> {
+                self.0.none()
             }
 
             $($fields)*
@@ -70,7 +72,7 @@ secret! {
     SshKey, "SSHKey" {
         #[graphql(directive = worker::apply())]
         async fn private_key(&self) -> Binary {
-            match self.0 {}
+            self.0.none()
         }
     }
 }
@@ -80,7 +82,7 @@ secret! {
     PgpKey, "PGPKey" {
         #[graphql(directive = worker::apply())]
         async fn private_key(&self) -> Binary {
-            match self.0 {}
+            self.0.none()
         }
     }
 }
@@ -89,16 +91,16 @@ secret! {
     /// A file.
     SecretFile, "SecretFile" {
         async fn path(&self) -> String {
-            match self.0 {}
+            self.0.none()
         }
 
         async fn mode(&self) -> i32 {
-            match self.0 {}
+            self.0.none()
         }
 
         #[graphql(directive = worker::apply())]
         async fn data(&self) -> Binary {
-            match self.0 {}
+            self.0.none()
         }
     }
 }

@@ -12,6 +12,10 @@ use super::{
 };
 use crate::app::jobs;
 
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "two fields of an interface may have one type"
+)]
 /// Who owns jobs. All are users.
 #[derive(Debug, Interface)]
 #[graphql(

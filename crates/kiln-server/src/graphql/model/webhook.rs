@@ -56,32 +56,32 @@ pub(in super::super) struct UserWebhookSubscription(Never);
 #[Object]
 impl UserWebhookSubscription {
     async fn id(&self) -> i32 {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn events(&self) -> Vec<WebhookEvent> {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn query(&self) -> String {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn url(&self) -> String {
-        match self.0 {}
+        self.0.none()
     }
 
     #[graphql(directive = private::apply())]
     async fn client(&self) -> Option<OAuthClient> {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn deliveries(&self, _cursor: Option<Cursor>) -> WebhookDeliveryCursor {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn sample(&self, _event: WebhookEvent) -> String {
-        match self.0 {}
+        self.0.none()
     }
 }
 
@@ -93,23 +93,23 @@ pub(in super::super) struct WebhookDelivery(Never);
 #[Object]
 impl WebhookDelivery {
     async fn uuid(&self) -> String {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn date(&self) -> Time {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn event(&self) -> WebhookEvent {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn subscription(&self) -> WebhookSubscription {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn request_body(&self) -> String {
-        match self.0 {}
+        self.0.none()
     }
 
     /// These details are provided only after a response is received from the
@@ -117,15 +117,15 @@ impl WebhookDelivery {
     /// cannot be decoded as UTF-8, the response body will be null. It will be
     /// truncated after 64 KiB.
     async fn response_body(&self) -> Option<String> {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn response_headers(&self) -> Option<String> {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn response_status(&self) -> Option<i32> {
-        match self.0 {}
+        self.0.none()
     }
 }
 
@@ -149,19 +149,19 @@ pub(in super::super) struct JobEvent(Never);
 #[Object]
 impl JobEvent {
     async fn uuid(&self) -> String {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn event(&self) -> WebhookEvent {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn date(&self) -> Time {
-        match self.0 {}
+        self.0.none()
     }
 
     async fn job(&self) -> Job {
-        match self.0 {}
+        self.0.none()
     }
 }
 

@@ -15,14 +15,17 @@ use kiln_store::{
     model::{Job, NewJob, TokenHash},
 };
 use kiln_wire::{
-    client::{Body, Client, ClientError, Options, Socket, Target, empty, full},
+    client::{Body, Client, ClientError, Options, Target, empty, full},
     message::{CONNECT_PATH, FromServer, FromWorker, Hello, Mood, Offer, PROTOCOL, State},
     report::{End, Event, Refusal, SESSION_HEADER, Stored},
 };
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::{io::DuplexStream, sync::mpsc, time::timeout};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest as _},
+};
 
 /// Longer than anything here takes: what waits so long has failed.
 const LONG: Duration = Duration::from_secs(20);
@@ -195,10 +198,16 @@ impl Farm {
 
     /// A start of a worker that has not said hello.
     pub(crate) async fn connected(&self, token: &str, session: &SessionId) -> Worker {
-        let client = self.client(Some(token));
+        let (near, far) = tokio::io::duplex(64 << 10);
+        self.memory.send(far).await.unwrap();
+        let url = format!("ws://farm{CONNECT_PATH}");
+        let mut request = url.into_client_request().unwrap();
+        let bearer = format!("Bearer {token}").parse().unwrap();
+        request.headers_mut().insert("authorization", bearer);
+        let (socket, _) = client_async(request, near).await.unwrap();
         Worker {
-            socket: client.websocket(CONNECT_PATH).await.unwrap(),
-            client,
+            socket,
+            client: self.client(Some(token)),
             session: session.clone(),
         }
     }
@@ -247,7 +256,7 @@ pub(crate) fn ready() -> State {
 
 /// One start of a worker.
 pub(crate) struct Worker {
-    pub(crate) socket: Socket,
+    pub(crate) socket: WebSocketStream<DuplexStream>,
     pub(crate) client: Client,
     pub(crate) session: SessionId,
 }

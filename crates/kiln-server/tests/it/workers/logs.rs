@@ -1,10 +1,14 @@
 //! What is in logs, and how it comes there.
 
-use kiln_core::job::{JobStatus, TaskStatus};
+use http::Request;
+use kiln_core::{
+    farm::JobId,
+    job::{JobStatus, TaskStatus},
+};
 use kiln_objects::LogName;
 use kiln_wire::{client::full, message::FromServer, report::Return};
 
-use super::harness::Farm;
+use super::harness::{Answer, Farm, MANIFEST};
 
 #[tokio::test]
 async fn a_jobs_log_has_a_line_before_anybody_sees_the_job_run() {
@@ -165,6 +169,46 @@ async fn a_job_that_is_given_back_too_often_fails_and_its_log_says_so() {
     let log = farm.log(offer.job, None);
     let last = format!("[kiln] the job ended as failed: {reason}\n");
     assert!(log.ends_with(&last), "{log}");
+}
+
+/// Cancels a job as its owner does.
+async fn cancel(farm: &Farm, job: JobId) {
+    let query = format!("mutation {{ cancel(jobId: {job}) {{ id status }} }}");
+    let words = serde_json::json!({ "query": query }).to_string();
+    let request = Request::post("/query").header("content-type", "application/json");
+    let client = farm.client(Some(&farm.person().await));
+    let answer = Answer::to(&client, request.body(full(words)).unwrap()).await;
+    let answer = answer.unwrap();
+    assert!(answer.text().contains("CANCELLED"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_job_that_is_cancelled_says_so_at_the_end_of_each_log_that_somebody_may_read() {
+    let farm = Farm::new().await;
+    let (mut worker, offer) = farm.begun().await;
+    worker
+        .task(offer.fence, "one", TaskStatus::Running)
+        .await
+        .done();
+    cancel(&farm, offer.job).await;
+    let fence = offer.fence;
+    assert_eq!(worker.next().await, FromServer::Cancel { fence });
+    let reason = farm.job(offer.job).await.reason.unwrap();
+    let last = format!("\n[kiln] the job ended as cancelled: {reason}\n");
+    for task in [None, Some("one")] {
+        let log = farm.log(offer.job, task);
+        assert!(log.ends_with(&last), "{log}");
+    }
+    assert_eq!(farm.log(offer.job, Some("two")), "");
+}
+
+#[tokio::test]
+async fn the_log_of_a_job_that_never_ran_stays_empty() {
+    let farm = Farm::new().await;
+    let job = farm.submit(MANIFEST).await;
+    cancel(&farm, job).await;
+    assert_eq!(farm.job(job).await.status, JobStatus::Cancelled);
+    assert_eq!(farm.log(job, None), "");
 }
 
 #[tokio::test]

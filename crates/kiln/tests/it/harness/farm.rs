@@ -234,7 +234,8 @@ impl Farm {
     pub fn wait_for_log(&self, job: &str, text: &str) {
         let until = Instant::now() + PATIENCE;
         loop {
-            let log = self.log(job);
+            // Before the job is there, or runs, there is none.
+            let log = self.client(["logs", job]).end().stdout();
             if log.contains(text) {
                 return;
             }
