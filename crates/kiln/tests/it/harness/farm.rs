@@ -118,6 +118,12 @@ impl Farm {
         server.end();
     }
 
+    /// Waits for the end of a server that was asked to end.
+    pub fn stopped(&mut self) {
+        let server = self.server.take().expect("a server that runs");
+        server.expect_status(0);
+    }
+
     /// The server's process.
     pub fn server(&self) -> &Running {
         self.server.as_ref().expect("a server that runs")
