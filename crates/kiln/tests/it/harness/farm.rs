@@ -264,7 +264,9 @@ impl Farm {
     /// A worker's command: its data is its own.
     pub fn worker_command(&self, name: &str, server: &str, token: &Path) -> Invocation<'_> {
         self.kiln
-            .kiln(["worker", "--server", server, "--slots", "1", "--token-file"])
+            .kiln(["worker", "--server", server, "--slots", "1"])
+            // What other tests installed must not make these ones quick.
+            .args(["--derived-ttl", "0", "--token-file"])
             .arg(token)
             .arg("--data")
             .arg(self.kiln.home().join(name))
