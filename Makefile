@@ -25,7 +25,7 @@ bindir ?= $(prefix)/bin
 mandir ?= $(prefix)/share/man
 datadir ?= $(prefix)/share
 
-.PHONY: help build demo test check fmt clippy deny doc shell bench bench-start bench-density soak fuzz man install clean
+.PHONY: help build demo serve ready test check fmt clippy deny doc shell bench bench-start bench-density soak fuzz man install clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -34,11 +34,18 @@ build: ## build target/release/kiln
 	@scripts/setup build
 	cargo build --release --locked
 
-demo: ## install what is missing, build kiln and an image, run examples/hello.yml in a guest
+demo: ## install what is missing, build kiln and an image, run a farm: submit examples/hello.yml, follow it, fetch what it made
+	@$(MAKE) ready
+	@TIMEFORMAT='demo: a server, a job and its artifact took %0R s, all included'; time scripts/demo $(KILN)
+
+serve: ## the same farm, left running at KILN_LISTEN (127.0.0.1:8080) until Ctrl-C; its files are in KILN_DEMO_DIR
+	@$(MAKE) ready
+	@KILN_DEMO_DIR=$${KILN_DEMO_DIR:-$${XDG_DATA_HOME:-$$HOME/.local/share}/kiln/demo} scripts/demo $(KILN) serve
+
+ready:
 	@scripts/setup build run images
 	cargo build --release --locked
 	$(KILN) image build --if-missing $${KILN_MIRROR:+--mirror "$$KILN_MIRROR"} $(IMAGE)
-	@TIMEFORMAT='demo: examples/hello.yml took %0R s, all included'; time $(KILN) run examples/hello.yml
 
 test: ## install what is missing, build an image for tests, run all tests, also in real guests
 	@scripts/setup build run images tests
@@ -67,7 +74,7 @@ doc: ## does the documentation build without warnings?
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --workspace --all-features --no-deps --document-private-items --locked
 
 shell: ## shellcheck of the scripts, and whether Perl reads the guest's helper
-	shellcheck scripts/setup scripts/test-images scripts/count-tests .ci/run fuzz/run
+	shellcheck scripts/setup scripts/demo scripts/test-images scripts/count-tests .ci/run fuzz/run
 	shellcheck --exclude=SC1091,SC2034,SC2154 images/debian/genimg images/debian/guest-[dis]* images/debian/*/genimg
 	perl -cw images/debian/guest-agent
 

@@ -2,7 +2,9 @@
 
 use std::{os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration};
 
-use sqlx::{AnyPool, AssertSqlSafe, Executor as _, any::AnyPoolOptions};
+use sqlx::{
+    AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Executor as _, any::AnyPoolOptions,
+};
 use tokio::sync::Mutex;
 
 use crate::{Config, OpenError, Store, StoreError, dialect::Engine, migrate};
@@ -105,10 +107,24 @@ async fn connect(engine: Engine, config: &Config) -> Result<AnyPool, OpenError> 
     } else {
         options.max_connections(CONNECTIONS)
     };
-    options
-        .connect(&url(engine, config, memory))
-        .await
-        .map_err(|error| OpenError(format!("the database can't be opened: {error}")))
+    let url = url(engine, config, memory);
+    let opening = async {
+        // A pool tries for long and then tells only that it did.
+        let mut first = AnyConnection::connect(&url).await?;
+        first.execute(sqlx::raw_sql(engine.settings())).await?;
+        first.close().await?;
+        options.connect(&url).await
+    };
+    // PostgreSQL's may have a password.
+    let which = match engine {
+        Engine::Sqlite => config.url.as_str(),
+        Engine::Postgres => "in PostgreSQL",
+    };
+    let failed = |why: String| OpenError(format!("the database {which} can't be opened: {why}"));
+    match tokio::time::timeout(ACQUIRE, opening).await {
+        Ok(opened) => opened.map_err(|error| failed(error.to_string())),
+        Err(_) => Err(failed(format!("no answer in {} s", ACQUIRE.as_secs()))),
+    }
 }
 
 /// SQLite makes a file only when told, and only who may bring a schema there may.

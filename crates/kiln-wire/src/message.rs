@@ -140,7 +140,7 @@ pub struct Offer {
     pub attempt: u32,
     /// The job.
     pub job: JobId,
-    /// Its owner, by whom guests with packages are kept apart.
+    /// Its owner, by whom guests with packages are kept apart; of no other farm.
     pub owner: String,
     /// What to do.
     pub recipe: Recipe,

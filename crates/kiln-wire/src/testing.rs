@@ -34,6 +34,8 @@ pub struct Seen {
     pub states: Vec<State>,
     /// The leases of the last renewal.
     pub renewed: Vec<Fence>,
+    /// How many workers have said goodbye.
+    pub goodbyes: usize,
     /// Requests that are not a worker's: method, path and `Authorization`.
     pub requests: Vec<String>,
     /// Artifacts, by fence and path.
@@ -59,6 +61,8 @@ pub struct Faults {
     pub lose_after: Option<String>,
     /// It cancels the job then.
     pub cancel_after: Option<String>,
+    /// Appends are answered with 507.
+    pub no_space_for_logs: bool,
     /// Artifacts are refused with these words.
     pub refuse_artifacts: Option<String>,
     /// Hellos are refused with these words.

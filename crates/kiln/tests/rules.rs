@@ -225,7 +225,11 @@ fn the_search_for_modules_finds_them_in_every_form() {
 fn only_the_binary_reads_the_environment() {
     for dir in [
         "crates/kiln-core/src",
+        "crates/kiln-objects/src",
+        "crates/kiln-server/src",
+        "crates/kiln-store/src",
         "crates/kiln-vm/src",
+        "crates/kiln-wire/src",
         "crates/kiln-worker/src",
     ] {
         // The dummy machine is for tests.
@@ -300,6 +304,9 @@ fn documents_point_to_files_that_are_there() {
         "README.md",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
+        "docs/client.md",
+        "docs/farm.md",
+        "docs/operator.md",
         "docs/security.md",
     ]
     .map(str::to_owned)

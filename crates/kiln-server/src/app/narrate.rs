@@ -106,14 +106,18 @@ async fn say_why(state: &State, id: JobId) -> anyhow::Result<()> {
     let Some(line) = why(&job) else {
         return Ok(());
     };
-    for log in open_logs(state, &job).await? {
-        state.objects.append_line(&log, &line).await?;
+    for name in open_logs(state, &job).await? {
+        let log = state.objects.lock(&name).await?;
+        // An empty log is served as a sentence as soon as its job is over: it stays so.
+        if log.stored() > 0 {
+            log.append_line(&line).await?;
+        }
     }
     Ok(())
 }
 
-/// The line that says why a job, or the last attempt at it, ended. What is served of an
-/// empty log is this line too, so that it does not change when it is written.
+/// The line that says why a job, or the last attempt at it, ended. A log that is empty when
+/// its job is over is served as this line.
 pub(crate) fn why(job: &Job) -> Option<String> {
     let reason = job.reason.as_ref()?;
     Some(if job.status.is_terminal() {

@@ -189,3 +189,105 @@ pub(crate) fn may_have(actor: &Actor, wish: Wish, job: Target) -> Result<()> {
         .then_some(())
         .ok_or(Error::Hidden("job"))
 }
+
+#[cfg(test)]
+mod tests {
+    use kiln_store::model::{Moment, User};
+
+    use super::*;
+
+    const JOB: JobId = JobId(7);
+    const WISHES: [Wish; 6] = [
+        Wish::Read,
+        Wish::Logs,
+        Wish::Page,
+        Wish::Artifact,
+        Wish::Change,
+        Wish::Secrets,
+    ];
+
+    fn person(id: i32, admin: bool, grants: &str) -> Actor {
+        Actor::Person {
+            user: User {
+                id: UserId(id),
+                username: "somebody".into(),
+                email: "somebody@example.org".into(),
+                admin,
+                created: Moment(0),
+                updated: Moment(0),
+                revoked: false,
+            },
+            grants: grants.parse().unwrap_or_default(),
+        }
+    }
+
+    /// One letter for each wish: yes, hidden, missing grant, no token.
+    fn row(actor: &Actor, visibility: Visibility) -> String {
+        let owner = UserId(1);
+        let target = Target {
+            id: JOB,
+            owner,
+            visibility,
+        };
+        let letter = |wish: &Wish| match may_have(actor, *wish, target) {
+            Ok(()) => 'y',
+            Err(Error::Hidden(_)) => 'h',
+            Err(Error::MissingScope(_)) => 'm',
+            Err(_) => 'n',
+        };
+        WISHES.iter().map(letter).collect()
+    }
+
+    #[test]
+    fn the_matrix_of_who_may_have_what_of_a_job() {
+        const ALL: &str = "JOBS:RW LOGS:RW SECRETS:RW PROFILE:RW";
+        // Each row: read, logs, page, artifact, change, secrets.
+        for (name, actor, open, private) in [
+            ("nobody", Actor::Nobody, "nnyynn", "nnhhnn"),
+            ("its token", Actor::Job(JOB), "yyyymm", "yyyymm"),
+            ("another's token", Actor::Job(JobId(8)), "hhhhmm", "hhhhmm"),
+            ("owner", person(1, false, ALL), "yyyyyy", "yyyyyy"),
+            ("other", person(2, false, ALL), "yyyyhh", "hhhhhh"),
+            ("admin", person(3, true, ALL), "yyyyyh", "yyyyyh"),
+            ("reader", person(1, false, "JOBS:RO"), "ymyymm", "ymyymm"),
+            ("logs only", person(1, false, "LOGS:RO"), "myyymm", "mymmmm"),
+            (
+                "other, logs",
+                person(2, false, "LOGS:RO"),
+                "myyymm",
+                "mhhhmm",
+            ),
+            (
+                "weak admin",
+                person(3, true, "PROFILE:RO"),
+                "mmyymm",
+                "mmmmmm",
+            ),
+        ] {
+            assert_eq!(row(&actor, Visibility::Public), open, "{name}, public");
+            assert_eq!(row(&actor, Visibility::Unlisted), open, "{name}, unlisted");
+            assert_eq!(row(&actor, Visibility::Private), private, "{name}, private");
+        }
+    }
+
+    #[test]
+    fn what_may_be_wanted_at_all_does_not_depend_on_whether_there_is_such_a_job() {
+        for actor in [
+            Actor::Nobody,
+            Actor::Job(JobId(8)),
+            person(2, false, "LOGS:RO"),
+            person(2, false, "JOBS:RW"),
+        ] {
+            for wish in WISHES {
+                let private = Target {
+                    id: JOB,
+                    owner: UserId(1),
+                    visibility: Visibility::Private,
+                };
+                let there = may_have(&actor, wish, private).map_err(|error| error.to_string());
+                let not = may_want(&actor, wish).and(Err(Error::Hidden("job")));
+                assert_eq!(there, not.map_err(|error| error.to_string()), "{wish:?}");
+            }
+        }
+    }
+}

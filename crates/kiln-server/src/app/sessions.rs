@@ -144,7 +144,7 @@ async fn offer(state: &State, lease: Lease) -> Result<Offer, StoreError> {
         attempt: lease.attempt,
         job: job.id,
         url: format!("{origin}/~{}/job/{}", lease.owner_name, job.id),
-        owner: lease.owner_name,
+        owner: format!("{origin}/~{}", lease.owner_name),
         recipe: Recipe::Manifest { text: job.manifest },
         deadline_seconds: job.deadline_seconds,
         token,

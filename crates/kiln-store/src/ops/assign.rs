@@ -22,6 +22,9 @@ use crate::{
 /// Images that are asked about in one statement.
 const AT_ONCE: usize = 500;
 
+/// Jobs that one pass gives away.
+const GIVEN_AT_ONCE: usize = 50;
+
 /// The first jobs of a lane: by the index `jobs_runnable`, whose words these are.
 pub(crate) const HEADS: &str = "SELECT id, priority, since FROM jobs
      WHERE class_id = $1 AND share_id = $2 AND status = 'queued' AND needs_left = 0
@@ -37,7 +40,8 @@ struct Open {
 impl Store {
     /// One pass: matches free slots with the queue and writes attempts and leases, in
     /// one transaction. It reads the lanes of the images that free slots have, and
-    /// of each at most as many jobs as there are free slots.
+    /// of each at most as many jobs as there are free slots. A pass that leaves
+    /// something for another one says so.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -66,12 +70,13 @@ impl Store {
             let mut changed = Changed::default();
             let slots = free_slots(tx).await?;
             let (shares, lanes) = waiting(tx, &slots).await?;
-            for given in schedule::assign(&slots, &shares, &lanes) {
+            let all = schedule::assign(&slots, &shares, &lanes);
+            // Of the rest the next pass takes care: others wait while this one writes.
+            changed.assign = all.len() > GIVEN_AT_ONCE;
+            for given in all.into_iter().take(GIVEN_AT_ONCE) {
                 let fence = grant(tx, given.job, &given.session, &mut changed).await?;
                 before(describe(tx, fence).await?).await?;
             }
-            // Whatever could be assigned now is.
-            changed.assign = false;
             changed
         })
     }

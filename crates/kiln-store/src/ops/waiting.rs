@@ -45,15 +45,13 @@ impl Store {
         let rows = sqlx::query(concat!(
             "SELECT ",
             job_columns!(),
-            ", j.class_id, j.share_id, u.username AS owner_name,
-             (SELECT COUNT(*) FROM jobs o WHERE o.class_id = j.class_id
-                AND o.share_id = j.share_id AND o.status = 'queued' AND o.needs_left = 0
-                AND (o.priority > j.priority OR (o.priority = j.priority
-                    AND (o.since < j.since OR (o.since = j.since AND o.id < j.id))))) AS before
-             FROM ",
+            ", j.class_id, j.share_id, u.username AS owner_name, q.before FROM ",
             job_tables!(),
             " JOIN users u ON u.id = j.owner_id
-              WHERE j.status = 'queued' AND ($1 = 0 OR j.owner_id = $1)
+              JOIN (SELECT id, ROW_NUMBER() OVER (PARTITION BY class_id, share_id
+                    ORDER BY priority DESC, since, id) - 1 AS before
+                FROM jobs WHERE status = 'queued' AND needs_left = 0) q ON q.id = j.id
+              WHERE $1 = 0 OR j.owner_id = $1
               ORDER BY j.id LIMIT $2"
         ))
         .bind(owner.map_or(0, |id| i64::from(id.0)))

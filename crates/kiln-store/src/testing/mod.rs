@@ -7,7 +7,7 @@ pub use postgres::Postgres;
 
 use sqlx::Row as _;
 
-use crate::{Store, StoreError, dialect::Engine};
+use crate::{Store, StoreError, dialect::Engine, tx::write};
 
 /// Every column with a moment, by table.
 const MOMENTS: &[(&str, &[&str])] = &[
@@ -176,4 +176,41 @@ pub async fn unserved(store: &Store, seconds: u32) -> Result<(), StoreError> {
         .execute(&mut *tx)
         .await?;
     tx.commit().await
+}
+
+/// Does a transaction that PostgreSQL undoes so often as if it were another's victim,
+/// and gives how often it was done.
+///
+/// # Errors
+/// What PostgreSQL said last, when the store gave up.
+pub async fn fall_victim(store: &Store, times: u32) -> Result<u32, StoreError> {
+    let mut done = 0;
+    write!(store, |tx| {
+        done += 1;
+        if done <= times {
+            sqlx::query("DO $$ BEGIN RAISE EXCEPTION 'victim' USING ERRCODE = '40001'; END $$")
+                .execute(&mut **tx)
+                .await?;
+        }
+    })?;
+    Ok(done)
+}
+
+/// What a connection of the store's is set to.
+///
+/// # Errors
+/// [`StoreError::Unavailable`].
+pub async fn setting(store: &Store, name: &str) -> Result<String, StoreError> {
+    let show = match store.engine {
+        Engine::Sqlite => "PRAGMA",
+        Engine::Postgres => "SHOW",
+    };
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("{show} {name}")))
+        .fetch_one(&store.pool)
+        .await?;
+    let number: Result<i64, _> = row.try_get(0);
+    match number {
+        Ok(number) => Ok(number.to_string()),
+        Err(_) => Ok(row.try_get(0)?),
+    }
 }

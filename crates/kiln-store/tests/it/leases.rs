@@ -23,6 +23,7 @@ fn artifact() -> NewArtifact {
 async fn refused(farm: &Farm, key: LeaseKey<'_>) -> Vec<bool> {
     let store = &farm.store;
     vec![
+        is_lost(store.holds(key).await),
         is_lost(store.begun(key).await),
         is_lost(store.set_task(key, "build", TaskStatus::Running).await),
         is_lost(store.add_source(key, 0, "c").await),
@@ -62,7 +63,7 @@ pub async fn every_report_is_refused_without_just_this_lease(farm: &Farm) {
         ("a session that is not known", mixed.key(fence)),
     ];
     for (what, key) in wrong {
-        assert_eq!(refused(farm, key).await, [true; 7], "{what}");
+        assert_eq!(refused(farm, key).await, [true; 8], "{what}");
         let lease = farm.store.lease(key.worker, key.session, key.fence).await;
         assert_eq!(lease.unwrap(), None, "{what}");
     }
@@ -79,7 +80,7 @@ pub async fn every_report_is_refused_without_just_this_lease(farm: &Farm) {
     assert!(newer > fence);
     let old = refused(farm, alder.key(fence)).await;
     // Repeating what ended it is no harm.
-    assert_eq!(old, [true, true, true, true, true, false, true]);
+    assert_eq!(old, [true, true, true, true, true, true, false, true]);
     assert_eq!(farm.held(&alder).await, [job]);
 }
 
@@ -91,6 +92,7 @@ pub async fn every_report_may_be_repeated(farm: &Farm) {
     let key = alder.key(fence);
     let store = &farm.store;
 
+    assert_eq!(store.holds(key).await.unwrap(), job);
     assert_eq!(store.begun(key).await.unwrap().jobs, [job]);
     assert!(store.begun(key).await.unwrap().jobs.is_empty());
     let begun = store.attempts(job).await.unwrap()[0].begun;

@@ -39,6 +39,7 @@ on_every_engine! {
         a_token_opens_what_it_was_made_for,
         a_token_ends_when_it_should_or_is_taken_back,
         a_worker_whose_token_was_taken_back_leaves_its_name,
+        a_worker_can_be_given_another_token,
         a_name_with_a_nul_is_refused_or_kept_as_it_is,
     ;
     jobs:
@@ -81,6 +82,8 @@ on_every_engine! {
         a_lost_job_keeps_its_age,
         paused_draining_unwell_and_absent_workers_get_nothing,
         a_slot_is_given_once_and_capacity_holds,
+        a_pass_gives_a_few_dozen_and_asks_for_another,
+        a_job_is_given_only_after_what_comes_before,
         each_reason_to_wait_is_told,
         what_nobody_serves_for_a_week_is_cancelled,
         a_farm_that_was_off_cancels_nothing,
@@ -94,5 +97,6 @@ on_every_engine! {
     storm:
         whatever_happens_at_once_each_job_ends_once,
         many_submissions_with_one_key_are_one_job,
+        an_operation_that_is_dropped_midway_leaves_nothing_and_blocks_nobody,
     ;
 }

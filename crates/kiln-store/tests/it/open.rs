@@ -151,6 +151,38 @@ async fn a_store_outlives_a_restart_of_postgresql() {
 }
 
 #[tokio::test]
+async fn what_falls_victim_to_another_transaction_is_done_again_but_not_for_ever() {
+    let farm = Farm::postgres().await;
+    assert_eq!(testing::fall_victim(&farm.store, 3).await.unwrap(), 4);
+    assert!(testing::fall_victim(&farm.store, 1000).await.is_err());
+}
+
+#[tokio::test]
+async fn every_connection_waits_for_the_disk_and_not_for_ever_for_others() {
+    let sqlite = Farm::sqlite().await;
+    let postgres = Farm::postgres().await;
+    let expected = [
+        (&sqlite, "journal_mode", "wal"),
+        (&sqlite, "synchronous", "2"),
+        (&sqlite, "foreign_keys", "1"),
+        (&sqlite, "busy_timeout", "10000"),
+        (&postgres, "synchronous_commit", "on"),
+        (&postgres, "idle_in_transaction_session_timeout", "15s"),
+        (&postgres, "lock_timeout", "20s"),
+        (&postgres, "statement_timeout", "1min"),
+    ];
+    for (farm, name, value) in expected {
+        // One that is in use makes the pool open another.
+        let (one, other) = tokio::join!(
+            testing::setting(&farm.store, name),
+            testing::setting(&farm.store, name)
+        );
+        assert_eq!(one.unwrap(), value, "{name}");
+        assert_eq!(other.unwrap(), value, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_committed_is_there_after_the_store_was_opened_again() {
     for farm in [Farm::sqlite().await, Farm::postgres().await] {
         let ann = farm.user("ann").await;

@@ -98,6 +98,17 @@ pub async fn a_worker_whose_token_was_taken_back_leaves_its_name(farm: &Farm) {
     assert!(!farm.store.pause_worker("birch", None).await.unwrap());
 }
 
+pub async fn a_worker_can_be_given_another_token(farm: &Farm) {
+    let (old, new) = (farm.hash(), farm.hash());
+    farm.store.renew_worker("inside", old).await.unwrap();
+    let first = farm.store.worker(old).await.unwrap().expect("it was made");
+    farm.store.renew_worker("inside", new).await.unwrap();
+    assert!(farm.store.worker(old).await.unwrap().is_none());
+    assert_eq!(farm.store.worker(new).await.unwrap(), Some(first));
+    // Nor does that take another's.
+    assert!(is_conflict(farm.store.renew_worker("other", new).await));
+}
+
 /// Never a failure of the database.
 pub async fn a_name_with_a_nul_is_refused_or_kept_as_it_is(farm: &Farm) {
     match farm.store.add_user("a\0b", "a@example.org", false).await {

@@ -5,11 +5,12 @@ use kiln_core::{
     job::JobStatus,
 };
 use kiln_store::{
+    StoreError,
     model::{Mood, NewJob, SessionState, WaitReason},
     testing,
 };
 
-use crate::farm::{Builder, Farm, IMAGE, image, new_job, state, wanting};
+use crate::farm::{Builder, Farm, IMAGE, image, is_conflict, new_job, state, wanting};
 
 pub async fn a_long_queue_delays_another_share_by_one_turn(farm: &Farm) {
     let (bot, ann) = (farm.user("bot").await, farm.user("ann").await);
@@ -181,6 +182,47 @@ pub async fn a_slot_is_given_once_and_capacity_holds(farm: &Farm) {
         .unwrap();
     farm.store.assign().await.unwrap();
     assert_eq!(farm.held(&birch).await.len(), 2);
+}
+
+pub async fn a_pass_gives_a_few_dozen_and_asks_for_another(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 100).await;
+    for _ in 0..60 {
+        farm.submit(ann).await;
+    }
+    assert!(farm.store.assign().await.unwrap().assign);
+    assert!(!farm.store.assign().await.unwrap().assign);
+    assert_eq!(farm.held(&alder).await.len(), 60);
+}
+
+pub async fn a_job_is_given_only_after_what_comes_before(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 2).await;
+    let jobs = [farm.submit(ann).await, farm.submit(ann).await];
+    let told = std::sync::Mutex::new(Vec::new());
+    let refused = farm.store.assign_after(|given| {
+        let mut told = told.lock().unwrap();
+        told.push(given);
+        let second = told.len() == 2;
+        async move {
+            match second {
+                true => Err(StoreError::Conflict("the disk is full".into())),
+                false => Ok(()),
+            }
+        }
+    });
+    assert!(is_conflict(refused.await));
+    assert!(farm.held(&alder).await.is_empty(), "all or none");
+    for (given, job) in told.lock().unwrap().iter().zip(jobs) {
+        assert_eq!((given.job, given.attempt), (job, 1));
+        assert_eq!(given.worker, "alder");
+        assert_eq!(given.manifest, new_job(ann).manifest);
+    }
+    let done = farm
+        .store
+        .assign_after(|_| std::future::ready(Ok(())))
+        .await;
+    assert_eq!(done.unwrap().jobs, jobs);
 }
 
 pub async fn each_reason_to_wait_is_told(farm: &Farm) {

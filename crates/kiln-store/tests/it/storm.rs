@@ -136,3 +136,33 @@ pub async fn many_submissions_with_one_key_are_one_job(farm: &Farm) {
     assert_eq!(ids.len(), 1);
     assert_eq!(made.iter().filter(|(_, new)| *new).count(), 1);
 }
+
+/// As when a client goes away in the middle of its request.
+pub async fn an_operation_that_is_dropped_midway_leaves_nothing_and_blocks_nobody(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 100).await;
+    let mut all = JoinSet::new();
+    for number in 0..100u64 {
+        let store = farm.store.clone();
+        let session = alder.session.clone();
+        let midway = std::time::Duration::from_micros(number * 97 % 5000);
+        all.spawn(async move {
+            let all_of_it = async {
+                let (job, _) = store.submit(&new_job(ann)).await?;
+                store.assign().await?;
+                store.cancel(job.id, "cancelled").await?;
+                store.leases(&session).await
+            };
+            fine(
+                tokio::time::timeout(midway, all_of_it)
+                    .await
+                    .unwrap_or(Ok(Vec::new())),
+            );
+        });
+    }
+    all.join_all().await;
+    farm.agrees_with_itself().await;
+    let job = farm.submit(ann).await;
+    farm.store.assign().await.unwrap();
+    assert!(farm.held(&alder).await.contains(&job));
+}

@@ -16,6 +16,8 @@ use crate::message::{FromServer, FromWorker};
 
 /// How long a server may take to take a message.
 const SEND: Duration = Duration::from_secs(10);
+/// How long it may take to say goodbye too.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// A connection to a server that takes workers. Dropping it closes it.
 pub struct Socket(pub(super) WebSocketStream<TokioIo<Upgraded>>);
@@ -56,6 +58,18 @@ impl Socket {
                 None => return Err(lost("it ended")),
             }
         }
+    }
+
+    /// Says goodbye, so that the server does not take it for a failure.
+    pub async fn close(mut self) {
+        let closed = async {
+            self.0.close(None).await?;
+            // What it still says is not read any more, its goodbye is waited for.
+            while self.0.next().await.is_some_and(|message| message.is_ok()) {}
+            Ok::<_, tokio_tungstenite::tungstenite::Error>(())
+        };
+        // A server that is gone needs no goodbye.
+        let _ = timeout(CLOSE, closed).await;
     }
 }
 

@@ -152,6 +152,10 @@ impl Seen {
         query: &HashMap<String, String>,
         body: &[u8],
     ) -> Option<Answer> {
+        if self.faults.no_space_for_logs {
+            let (status, message) = (StatusCode::INSUFFICIENT_STORAGE, "the disk is full");
+            return Some(refused(status, "storage-full", message, None));
+        }
         let offset: usize = query.get("offset")?.parse().ok()?;
         let task = query.get("task").cloned();
         let name = task.clone().unwrap_or_else(|| "job".to_owned());

@@ -25,7 +25,7 @@ pub(super) async fn speak(server: Server, upgrade: hyper::upgrade::OnUpgrade) {
 }
 
 async fn converse(server: &Server, socket: &mut Socket) -> Option<()> {
-    let FromWorker::Hello(hello) = heard(socket).await? else {
+    let FromWorker::Hello(hello) = heard(server, socket).await? else {
         return None;
     };
     let refusal = server.seen().faults.refuse_hello.clone();
@@ -51,7 +51,7 @@ async fn converse(server: &Server, socket: &mut Socket) -> Option<()> {
             say(socket, &message).await?;
         }
         tokio::select! {
-            message = heard(socket) => match message? {
+            message = heard(server, socket) => match message? {
                 FromWorker::State(state) => server.change(|seen| seen.states.push(state)),
                 FromWorker::Renew { leases } => {
                     let lost = server.seen().lost(&leases);
@@ -70,10 +70,12 @@ async fn say(socket: &mut Socket, message: &FromServer) -> Option<()> {
     socket.send(Message::text(text)).await.ok()
 }
 
-async fn heard(socket: &mut Socket) -> Option<FromWorker> {
+async fn heard(server: &Server, socket: &mut Socket) -> Option<FromWorker> {
     loop {
-        if let Message::Text(text) = socket.next().await?.ok()? {
-            return serde_json::from_str(&text).ok();
+        match socket.next().await?.ok()? {
+            Message::Text(text) => return serde_json::from_str(&text).ok(),
+            Message::Close(_) => server.change(|seen| seen.goodbyes += 1),
+            _ => {}
         }
     }
 }

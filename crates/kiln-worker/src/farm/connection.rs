@@ -23,6 +23,8 @@ enum Left {
     ForEver(String),
     /// There is.
     For(String),
+    /// The worker ended it.
+    Politely,
 }
 
 impl From<ClientError> for Left {
@@ -34,7 +36,7 @@ impl From<ClientError> for Left {
     }
 }
 
-/// Keeps a connection for ever.
+/// Keeps a connection until the worker leaves.
 ///
 /// # Errors
 /// When the server won't have this worker, before it ever had. One that once had
@@ -43,7 +45,11 @@ pub(super) async fn keep(worker: &Arc<Worker>) -> anyhow::Result<()> {
     let mut backoff = Backoff::of_server();
     let mut welcomed = false;
     loop {
-        let (left, well) = match connect(worker).await {
+        let attempt = tokio::select! {
+            attempt = connect(worker) => attempt,
+            () = worker.leaving() => return Ok(()),
+        };
+        let (left, well) = match attempt {
             Ok((socket, every)) => {
                 welcomed = true;
                 backoff.reset();
@@ -52,11 +58,15 @@ pub(super) async fn keep(worker: &Arc<Worker>) -> anyhow::Result<()> {
             Err(left) => (left, false),
         };
         match left {
+            Left::Politely => return Ok(()),
             Left::ForEver(why) if !welcomed => bail!(why),
             Left::ForEver(why) | Left::For(why) if well => tracing::warn!("{why}"),
             Left::ForEver(why) | Left::For(why) => tracing::warn!("{why}; it is tried again"),
         }
-        backoff.wait().await;
+        tokio::select! {
+            () = backoff.wait() => {}
+            () = worker.leaving() => return Ok(()),
+        }
     }
 }
 
@@ -91,7 +101,11 @@ async fn connect(worker: &Worker) -> Result<(Socket, Duration), Left> {
 
 async fn converse(worker: &Arc<Worker>, mut socket: Socket, every: Duration) -> Left {
     let left = conversation(worker, &mut socket, every).await;
-    left.unwrap_or_else(Left::from)
+    let left = left.unwrap_or_else(Left::from);
+    if matches!(left, Left::Politely) {
+        socket.close().await;
+    }
+    left
 }
 
 /// Until the connection is lost.
@@ -122,6 +136,7 @@ async fn conversation(
                 socket.send(&FromWorker::Renew { leases }).await?;
             }
             () = worker.changed() => {}
+            () = worker.leaving() => return Ok(Left::Politely),
         }
         let state = worker.state();
         if told.as_ref() != Some(&state) {

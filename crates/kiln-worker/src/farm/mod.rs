@@ -57,6 +57,9 @@ pub const SPOOL: u64 = 64 << 20;
 /// How long a worker that was told to stop now takes to tell the server.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
+/// How long it takes to leave a server that doesn't answer.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// What a worker is told.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -125,6 +128,9 @@ pub async fn run(
                 }
             }
         }
+        worker.leave();
+        // The connection ends the worker, if it still ends in time.
+        tokio::time::sleep(GOODBYE).await;
     };
     let ended = tokio::select! {
         ended = working => ended,

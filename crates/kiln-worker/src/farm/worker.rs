@@ -33,6 +33,7 @@ pub(super) struct Worker {
     pub directory: Directory,
     pub health: Health,
     draining: AtomicBool,
+    leaving: watch::Sender<bool>,
     leases: Mutex<Leases>,
     count: watch::Sender<usize>,
     around: Mutex<Around>,
@@ -75,6 +76,7 @@ impl Worker {
             directory,
             health: Health::new(),
             draining: AtomicBool::new(false),
+            leaving: watch::Sender::new(false),
             leases: Mutex::default(),
             count: watch::Sender::new(0),
             around: Mutex::default(),
@@ -241,6 +243,18 @@ impl Worker {
         self.draining.store(true, Ordering::Release);
         tracing::info!("this worker takes no more jobs and ends when it has none");
         self.tell();
+    }
+
+    /// The connection is to be ended.
+    pub fn leave(&self) {
+        self.leaving.send_replace(true);
+    }
+
+    /// Waits until it is to be ended.
+    pub async fn leaving(&self) {
+        let mut leaving = self.leaving.subscribe();
+        // The sender lives as long as this does.
+        let _ = leaving.wait_for(|leaving| *leaving).await;
     }
 
     /// All guests go.

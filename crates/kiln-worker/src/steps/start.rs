@@ -83,7 +83,7 @@ async fn tell_prepared(
         _ => "packages",
     };
     let age = words(age);
-    let line = format!("{what} from a template of {age} ago; `--fresh` to install again");
+    let line = format!("{what} from a template of {age} ago");
     progress.say(&line).await
 }
 

@@ -148,12 +148,13 @@ impl<'a> Following<'a> {
         if self.hold.is_some_and(|place| place < self.shown()) {
             self.hold = None;
         }
-        while self.hold.is_none() {
+        self.show_own().await;
+        while self.wants_own() {
+            let Ok((_, bytes)) = self.own_pieces.try_recv() else {
+                break;
+            };
+            self.rest = bytes;
             self.show_own().await;
-            match self.own_pieces.try_recv() {
-                Ok((_, bytes)) if self.wants_own() => self.rest = bytes,
-                _ => break,
-            }
         }
         let own_read = self.own.as_ref().is_none_or(|own| own.read);
         let all_shown =

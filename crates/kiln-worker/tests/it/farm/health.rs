@@ -34,6 +34,8 @@ async fn a_worker_with_a_full_disk_gives_jobs_back_says_why_and_returns_when_it_
     assert_eq!(mood(&farm, |mood| *mood != Mood::Ready).await, unwell);
     let other = farm.server.offer(2, &script("echo never"));
     given_back(&farm, other, false).await;
+    let back = soon(farm.server.returned(other)).await;
+    assert_eq!(back.reason, "the worker is not well");
     farm.host.becomes(Dummy::default());
     farm.host.feels(None);
     mood(&farm, |mood| *mood == Mood::Ready).await;
@@ -98,5 +100,14 @@ async fn a_job_that_fails_on_a_host_that_seems_well_is_spared_once() {
         }
     }
     assert_eq!(counted, [false, true]);
+    farm.drained().await;
+}
+
+#[tokio::test]
+async fn a_job_is_given_back_also_when_no_log_can_be_stored() {
+    let farm = Farm::on(Dummy::new(Start::NoSpace));
+    farm.server.faults(|faults| faults.no_space_for_logs = true);
+    let fence = farm.server.offer(1, &script("echo never"));
+    given_back(&farm, fence, false).await;
     farm.drained().await;
 }

@@ -27,6 +27,8 @@ async fn a_worker_that_drains_ends_when_its_jobs_have_and_takes_no_more() {
     let server = farm.server.clone();
     farm.ended().await.unwrap();
     assert_eq!(soon(server.end(fence)).await.status, JobStatus::Success);
+    let goodbyes = server.until(|seen| Some(seen.goodbyes)).await;
+    assert_eq!(goodbyes, 1, "a connection that breaks looks like a failure");
 }
 
 #[tokio::test]

@@ -112,7 +112,7 @@ impl QemuHost {
         }
         Some(Preparation {
             // No user of this host is called like this.
-            owner: format!("farm ~{owner}"),
+            owner: owner.to_owned(),
             repositories,
             packages,
             max_age: self.guests.derived_ttl,

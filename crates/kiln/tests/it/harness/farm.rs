@@ -118,6 +118,12 @@ impl Farm {
         server.end();
     }
 
+    /// Waits for the end of a server that was asked to end.
+    pub fn stopped(&mut self) {
+        let server = self.server.take().expect("a server that runs");
+        server.expect_status(0);
+    }
+
     /// The server's process.
     pub fn server(&self) -> &Running {
         self.server.as_ref().expect("a server that runs")
@@ -258,7 +264,9 @@ impl Farm {
     /// A worker's command: its data is its own.
     pub fn worker_command(&self, name: &str, server: &str, token: &Path) -> Invocation<'_> {
         self.kiln
-            .kiln(["worker", "--server", server, "--slots", "1", "--token-file"])
+            .kiln(["worker", "--server", server, "--slots", "1"])
+            // What other tests installed must not make these ones quick.
+            .args(["--derived-ttl", "0", "--token-file"])
             .arg(token)
             .arg("--data")
             .arg(self.kiln.home().join(name))
