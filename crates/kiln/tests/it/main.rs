@@ -19,6 +19,7 @@ mod failures;
 mod farm;
 mod farm_commands;
 mod farm_faults;
+mod farm_isolated;
 mod flows;
 mod helper;
 mod here;

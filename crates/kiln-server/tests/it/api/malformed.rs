@@ -97,6 +97,21 @@ async fn queries_that_nest_repeat_or_cost_too_much_are_refused() {
             reply.text()
         );
     }
+    // As deep as may be read at all: refused by the validator, and no stack ends.
+    let braces = format!("{}{}", "{a".repeat(60), "}".repeat(60));
+    let lists = format!("{{ a(b: {}{}) }}", "[".repeat(60), "]".repeat(60));
+    for query in [braces, lists] {
+        let reply = farm.query(&token, &query, json!({})).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{}", reply.text());
+    }
+    let variables = format!("{}{}", "[".repeat(1 << 20), "]".repeat(1 << 20));
+    let body =
+        format!("{{\"query\": \"{{ me {{ id }} }}\", \"variables\": {{\"a\": {variables}}}}}");
+    let headers = [("content-type", JSON)];
+    let reply = farm
+        .reply(farm.request(Method::POST, "/query", &token, &headers, body))
+        .await;
+    assert_eq!(reply.status, StatusCode::BAD_REQUEST);
     let reply = farm
         .query(&token, "{ __schema { types { name } } }", json!({}))
         .await;

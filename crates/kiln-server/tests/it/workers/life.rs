@@ -1,6 +1,6 @@
 //! A server's life: how it listens, how it is, how it ends.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -15,6 +15,10 @@ use kiln_wire::{
     report::SESSION_HEADER,
 };
 use tokio::sync::mpsc;
+use tokio_rustls::rustls::{
+    self, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
 
 use super::harness::{Answer, Farm, config};
@@ -185,6 +189,45 @@ async fn a_server_listens_on_tcp_and_on_a_socket_of_the_host() {
     }
     running.unwrap().stop().await;
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+/// The certificates with which the client is tried.
+fn tls() -> Arc<ServerConfig> {
+    let chain = include_bytes!("../../../../kiln-wire/tests/it/tls/server.pem");
+    let key = include_bytes!("../../../../kiln-wire/tests/it/tls/server.key");
+    let chain = CertificateDer::pem_slice_iter(chain).map(Result::unwrap);
+    let key = PrivateKeyDer::from_pem_slice(key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth();
+    Arc::new(config.with_single_cert(chain.collect(), key).unwrap())
+}
+
+#[tokio::test]
+async fn a_server_listens_with_tls_and_who_speaks_none_is_not_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Farm::new().await.store.clone();
+    let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let listeners = vec![Listener::Tls(tcp, tls())];
+    let running = kiln_server::start(config(dir.path()), store, listeners).await;
+    let ca = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../kiln-wire/tests/it/tls/ca.pem"
+    );
+    let options = Options {
+        ca: Some(ca.into()),
+        ..Options::default()
+    };
+    let target = Target::Url(format!("https://localhost:{}", address.port()));
+    let client = Client::new(&target, &options).unwrap();
+    assert_eq!(get(&client, "/healthz").await.text(), "alive\n");
+    let target = Target::Url(format!("http://{address}"));
+    let plain = Client::new(&target, &Options::default()).unwrap();
+    let request = Request::get("/healthz").body(empty()).unwrap();
+    assert!(Answer::to(&plain, request).await.is_err());
+    running.unwrap().stop().await;
 }
 
 #[tokio::test]
