@@ -1,10 +1,14 @@
 //! What all requests share.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
+use kiln_core::farm::SessionId;
 use kiln_objects::Objects;
 use kiln_store::Store;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{Config, background::Reception, hints::Hints, metrics::Metrics};
 
@@ -22,6 +26,8 @@ pub(crate) struct State {
     pub(crate) stopping: watch::Receiver<bool>,
     /// WebSockets, which outlive their connections' requests.
     pub(crate) sockets: Sockets,
+    /// The one socket of each session that speaks for it.
+    pub(crate) voices: Voices,
 }
 
 /// As handlers get it.
@@ -43,6 +49,7 @@ impl State {
             reception: Reception::default(),
             stopping,
             sockets: Sockets::default(),
+            voices: Voices::default(),
         }
     }
 }
@@ -51,6 +58,23 @@ impl State {
 pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
     // Without a sender it has ended already.
     let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// The socket of each session that speaks for it: the last one. Others, whose ends
+/// nobody has noticed yet, are told to go, so that no lease is offered on two.
+#[derive(Debug, Default)]
+pub(crate) struct Voices(Mutex<HashMap<SessionId, oneshot::Sender<()>>>);
+
+impl Voices {
+    /// Speaks for a session from now on, until another does: then this ends.
+    pub(crate) fn take(&self, session: &SessionId) -> oneshot::Receiver<()> {
+        let (taken, mine) = oneshot::channel();
+        let mut voices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        voices.retain(|_, voice| !voice.is_closed());
+        // The one before hears that it is dropped.
+        voices.insert(session.clone(), taken);
+        mine
+    }
 }
 
 /// Counts sockets.

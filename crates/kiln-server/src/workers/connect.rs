@@ -19,6 +19,7 @@ use axum::{
 use kiln_core::farm::{Fence, SessionId, limits};
 use kiln_store::StoreError;
 use kiln_wire::message::{FromServer, FromWorker, MAX_MESSAGE, Mood, PROTOCOL};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::{caller::Caller, hello, refusal::Refused};
@@ -62,6 +63,8 @@ pub(super) async fn connect(
 enum End {
     /// The worker is gone, or went.
     Gone,
+    /// The worker is on another socket now.
+    Elsewhere,
     /// The server goes; the worker is to come again.
     Stopping,
     /// The worker can't be served.
@@ -126,6 +129,7 @@ impl Socket {
     async fn end(mut self, end: End) {
         let (code, reason) = match end {
             End::Gone => return,
+            End::Elsewhere => (close_code::POLICY, "this session has another socket"),
             End::Stopping => (close_code::RESTART, "the server ends"),
             End::Refused { reason, again } => {
                 tracing::warn!("a worker is refused: {reason}");
@@ -160,6 +164,8 @@ struct Session {
     labels: BTreeMap<String, String>,
     draining: bool,
     told: Told,
+    /// Ends when another socket speaks for the session.
+    voice: oneshot::Receiver<()>,
 }
 
 async fn serve(socket: &mut Socket, state: &Shared, caller: &Caller) -> End {
@@ -186,6 +192,8 @@ async fn greet(socket: &mut Socket, state: &Shared, caller: &Caller) -> Result<S
     let hello = hello::checked(hello).map_err(refused)?;
     let id = hello.session.clone();
     let (told, lost) = sessions::hello(state, &caller.worker, &hello).await?;
+    // Not before it is known whose session that is.
+    let voice = state.voices.take(&id);
     let welcome = FromServer::Welcome {
         protocol: PROTOCOL,
         name: caller.worker.name.clone(),
@@ -198,6 +206,7 @@ async fn greet(socket: &mut Socket, state: &Shared, caller: &Caller) -> Result<S
         labels,
         draining,
         told,
+        voice,
     })
 }
 
@@ -210,6 +219,7 @@ async fn talk(socket: &mut Socket, state: &Shared, caller: &Caller, session: &mu
     loop {
         let done = tokio::select! {
             () = stopped(&mut stopping) => return End::Stopping,
+            _ = &mut session.voice => return End::Elsewhere,
             () = sleep_until(silent_at) => return End::Gone,
             text = socket.next() => match text {
                 Ok(text) => {

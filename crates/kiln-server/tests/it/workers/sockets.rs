@@ -136,12 +136,14 @@ async fn two_workers_with_one_token_are_two_sessions_with_a_job_each() {
 #[tokio::test]
 async fn a_session_of_another_worker_can_not_be_taken_over() {
     let farm = Farm::new().await;
-    let _one = farm.worker("one").await;
+    let mut one = farm.worker("one").await;
     let token = farm.registered("two").await;
     let mut thief = farm.start(&token, 1).await;
     let (reason, again) = thief.refused().await;
     assert!(reason.contains("another worker"), "{reason}");
     assert!(!again);
+    let job = farm.submit(MANIFEST).await;
+    assert_eq!(one.offered().await.job, job);
 }
 
 #[tokio::test]
@@ -154,6 +156,17 @@ async fn an_offer_that_was_lost_with_its_socket_is_repeated() {
     let again = worker.offered().await;
     assert_eq!((again.fence, again.job), (first.fence, first.job));
     assert_ne!(again.token, first.token, "the first token is worth nothing");
+}
+
+#[tokio::test]
+async fn a_session_speaks_on_its_last_socket_alone() {
+    let farm = Farm::new().await;
+    let mut old = farm.worker("one").await;
+    let mut new = farm.start("kiln_w_one", 1).await;
+    new.welcomed().await;
+    assert!(matches!(old.frame().await, Message::Close(_)));
+    let job = farm.submit(MANIFEST).await;
+    assert_eq!(new.offered().await.job, job);
 }
 
 #[tokio::test]
