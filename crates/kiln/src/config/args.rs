@@ -112,10 +112,12 @@ fn flag(key: &'static Key) -> Arg {
         .hide(key.name == keys::DUMMY)
         .help(help);
     match key.kind {
-        Kind::One => arg.action(ArgAction::Set),
+        // Of one that is repeated the last counts.
+        Kind::One => arg.action(ArgAction::Set).overrides_with(key.name),
         Kind::Many => arg.action(ArgAction::Append),
         Kind::Switch => arg
             .action(ArgAction::Set)
+            .overrides_with(key.name)
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),

@@ -85,6 +85,8 @@ impl ServeConfig {
     pub fn read(layers: &Layers) -> Result<Self, Failure> {
         let place = Place::read(layers)?;
         let tls = tls(layers)?;
+        // Looked at also where no worker needs it: a mistake is one all the same.
+        let guests = GuestConfig::read(layers)?;
         let listen = layers.one("listen", address)?;
         if tls.is_none() && !listen.ip().is_loopback() && !layers.switch("insecure")? {
             return Err(layers.mistake(
@@ -110,10 +112,7 @@ impl ServeConfig {
             job_timeout: layers.one("job-timeout", units::duration)?,
             share_cap: layers.maybe("share-cap", |text| number(text, 1, u32::MAX))?,
             artifact_limit: layers.one("artifact-limit", units::bytes)?,
-            worker: match layers.switch("no-worker")? {
-                true => None,
-                false => Some(GuestConfig::read(layers)?),
-            },
+            worker: (!layers.switch("no-worker")?).then_some(guests),
             log_format: layers.one("log-format", LogFormat::read)?,
         })
     }

@@ -180,6 +180,7 @@ impl Farm {
             .kiln(words)
             .env("KILN_SERVER", self.url())
             .env("KILN_TOKEN_FILE", self.dir().join("token"))
+            .args(self.inside.first().map(|_| "--insecure"))
             .through(&self.inside)
             .limit(PATIENCE)
     }
