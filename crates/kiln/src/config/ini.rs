@@ -142,6 +142,9 @@ pub fn read(path: &Path, text: &str, role: Role) -> Result<Read, String> {
             take(path, role, (section, name, value), &ini, &mut read);
         }
     }
+    // The parser knows no order.
+    read.remarks
+        .sort_by(|one, other| one.place.cmp(&other.place));
     Ok(read)
 }
 
@@ -295,7 +298,12 @@ mod tests {
 
     #[test]
     fn what_is_no_such_file_is_refused_with_its_line() {
-        let error = read(Path::new("config.ini"), "[sr.ht]\nsite-name\n", Role::Serve).unwrap_err();
+        let error = read(
+            Path::new("config.ini"),
+            "[sr.ht\nsite-name=x\n",
+            Role::Serve,
+        )
+        .unwrap_err();
         assert!(error.starts_with("line "), "{error}");
     }
 }
