@@ -39,7 +39,7 @@ use super::{
     uploader::Uploader,
     worker::Worker,
 };
-use crate::{Cause, Job, LogId, NoHold, Outcome, Reporter};
+use crate::{Cause, Job, Limits, LogId, NoHold, Outcome, Reporter};
 
 /// How long the rest of a log may take where the job goes on elsewhere, or the
 /// worker ends.
@@ -136,7 +136,10 @@ async fn prepare(
             overlays: Vec::new(),
             artifacts_dir: directory.artifacts(),
             deadline: Duration::from_secs(offer.deadline_seconds),
-            limits: worker.config.limits,
+            limits: Limits {
+                artifact: offer.artifact_limit,
+                ..worker.config.limits
+            },
             guest: spec,
         },
         machine: Watched {

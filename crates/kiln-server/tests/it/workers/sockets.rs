@@ -18,6 +18,7 @@ async fn a_job_is_offered_with_all_that_its_worker_needs() {
     );
     assert_eq!(offer.url, format!("https://farm.example.org/~ann/job/{id}"));
     assert_eq!((offer.deadline_seconds, offer.secrets), (600, false));
+    assert_eq!(offer.artifact_limit, 1 << 20);
     let text = MANIFEST.to_owned();
     assert_eq!(offer.recipe, kiln_wire::message::Recipe::Manifest { text });
     assert!(offer.token.starts_with("kiln_j_"));
