@@ -11,7 +11,7 @@ use kiln_worker::{Body, Cause, Event, LogId};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{MissedTickBehavior, interval},
+    time::sleep_until,
 };
 
 use super::{
@@ -23,6 +23,8 @@ use crate::{exit::Failure, ui, ui::display::Display};
 
 /// How often the job is looked at.
 const LOOK: Duration = Duration::from_millis(400);
+/// How soon it is when its log says that something happened, or it has ended.
+const SOON: Duration = Duration::from_millis(50);
 /// How long a farm that is away is waited for.
 const AWAY: Duration = Duration::from_mins(10);
 /// How many pieces of a log wait to be shown.
@@ -34,26 +36,30 @@ const PIECES: usize = 16;
 /// When the farm refuses, or stays away.
 pub async fn follow(farm: &Farm, id: i32, display: &Display) -> Result<Job, Failure> {
     let mut following = Following::new(farm, display);
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look_at = Instant::now();
     let mut away: Option<Instant> = None;
     loop {
         tokio::select! {
             biased;
-            Some(piece) = following.pieces.recv() => following.show_task(piece).await,
+            Some(piece) = following.pieces.recv(), if following.wants_task() => {
+                following.show_task(piece).await;
+            }
             Some((_, bytes)) = following.own_pieces.recv(), if following.wants_own() => {
                 following.rest = bytes;
                 following.show_own().await;
+                look_at = look_at.min(Instant::now() + SOON);
             }
-            _ = looks.tick() => match farm.job(id).await {
+            () = sleep_until(look_at.into()) => match farm.job(id).await {
                 Ok(job) => {
                     away = None;
                     if following.look(&job).await? {
                         following.end(&job).await;
                         return Ok(job);
                     }
+                    look_at = Instant::now() + if job.ended() { SOON } else { LOOK };
                 }
                 Err(FarmError::Away(why)) => {
+                    look_at = Instant::now() + LOOK;
                     let since = *away.get_or_insert_with(|| {
                         ui::note(&format!("{why}; waiting for it"));
                         Instant::now()
@@ -127,6 +133,15 @@ impl<'a> Following<'a> {
         self.hold.is_none() && self.rest.is_empty()
     }
 
+    /// Whether the job's own log has been shown up to where the task begins. One
+    /// that is over says no more about it.
+    fn wants_task(&self) -> bool {
+        let own_is_shown = self.own.as_ref().is_none_or(|own| own.read)
+            && self.wants_own()
+            && self.own_pieces.is_empty();
+        self.hold.is_some_and(|place| place + 1 == self.next) || own_is_shown
+    }
+
     /// Tasks that have been shown whole.
     fn shown(&self) -> usize {
         self.next - usize::from(self.task.is_some())
@@ -174,12 +189,13 @@ impl<'a> Following<'a> {
     }
 
     async fn tasks(&mut self, job: &Job) -> Result<(), Failure> {
+        let wanted = self.wants_task();
         if let Some(reading) = &mut self.task {
             let task = job.tasks.get(self.next - 1);
             reading
                 .look(job.ended() || task.is_some_and(is_over))
                 .await?;
-            if !reading.read {
+            if !reading.read || !wanted {
                 return Ok(());
             }
             while let Ok(piece) = self.pieces.try_recv() {
