@@ -12,7 +12,8 @@ async fn a_job_is_offered_with_all_that_its_worker_needs() {
     let farm = Farm::new().await;
     let (_worker, offer) = farm.leased().await;
     let id = offer.job;
-    assert_eq!((offer.attempt, offer.owner.as_str()), (1, "ann"));
+    let owner = "https://farm.example.org/~ann";
+    assert_eq!((offer.attempt, offer.owner.as_str()), (1, owner));
     assert_eq!(offer.url, format!("https://farm.example.org/~ann/job/{id}"));
     assert_eq!((offer.deadline_seconds, offer.secrets), (600, false));
     let text = MANIFEST.to_owned();
