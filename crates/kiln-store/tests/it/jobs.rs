@@ -30,7 +30,9 @@ pub async fn a_job_goes_from_submit_to_success(farm: &Farm) {
     assert_eq!(lease.job, listed);
     let key = alder.key(lease.fence);
     let same = farm.store.lease(alder.worker, &alder.session, lease.fence);
-    assert_eq!(same.await.unwrap(), Some(lease.clone()));
+    let same = same.await.unwrap().unwrap();
+    assert_eq!((same.fence, same.attempt), (lease.fence, lease.attempt));
+    assert_eq!(same.job, farm.job(job).await);
 
     farm.store.begun(key).await.unwrap();
     for task in ["build", "test"] {
