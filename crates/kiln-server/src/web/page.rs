@@ -70,6 +70,7 @@ async fn log(
     let (job, _) = find(&state, user, job).await?;
     let asked = logs::Asked {
         actor: Actor::Nobody,
+        token: None,
         job: job.id,
         task,
         wish: Wish::Page,
