@@ -148,6 +148,8 @@ pub struct Offer {
     pub url: String,
     /// How long it may take, in seconds.
     pub deadline_seconds: u64,
+    /// The largest artifact that the farm takes, in bytes.
+    pub artifact_limit: u64,
     /// What the guest shows at `farm.internal`: reads this job, and nothing else.
     pub token: String,
     /// Whether the manifest's secrets are wanted.

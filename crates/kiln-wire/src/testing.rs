@@ -131,6 +131,7 @@ impl Server {
             },
             url: format!("https://farm.test/~alice/job/{fence}"),
             deadline_seconds: 600,
+            artifact_limit: 1 << 30,
             token: "kiln_j_token".to_owned(),
             secrets: true,
         };

@@ -13,6 +13,21 @@ use crate::job::JobStatus;
 /// ends it at the deadline.
 pub const GRACE_SECONDS: u64 = 60;
 
+/// How the reason of a job begins that a worker's operator stopped.
+pub const STOPPED: &str = "the worker was stopped while the job ran";
+/// How that of a job begins whose worker was lost.
+const LOST: &str = "worker lost";
+/// How that of a job goes on which no worker could run.
+const NOT_RUN: &str = " workers could not run this job";
+
+/// Whether the reason of a job that failed is one of the farm's own, and not the
+/// job's.
+#[must_use]
+pub fn is_the_farms(reason: &str) -> bool {
+    let digits = reason.trim_start_matches(|c: char| c.is_ascii_digit());
+    reason.starts_with(LOST) || reason.starts_with(STOPPED) || digits.starts_with(NOT_RUN)
+}
+
 /// Where a job goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Next {
@@ -37,17 +52,17 @@ pub fn lost(begun: bool, tries: u32) -> Next {
     if begun {
         Next::new(
             JobStatus::Failed,
-            "worker lost: the worker that ran this job was not heard of any more",
+            format!("{LOST}: the worker that ran this job was not heard of any more"),
         )
     } else if tries < limits::ATTEMPTS {
         Next::new(
             JobStatus::Queued,
-            "worker lost before the first task; the job waits for another worker",
+            format!("{LOST} before the first task; the job waits for another worker"),
         )
     } else {
         Next::new(
             JobStatus::Failed,
-            format!("worker lost: {tries} workers were lost before the first task"),
+            format!("{LOST}: {tries} workers were lost before the first task"),
         )
     }
 }
@@ -61,7 +76,7 @@ pub fn given_back(tries: u32, counts: bool, reason: &str) -> Next {
     } else {
         Next::new(
             JobStatus::Failed,
-            format!("{tries} workers could not run this job; the last one: {reason}"),
+            format!("{tries}{NOT_RUN}; the last one: {reason}"),
         )
     }
 }
@@ -89,6 +104,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_the_farm_did_to_a_job_is_told_from_what_the_job_did() {
+        let farms = [
+            lost(true, 1).reason,
+            lost(false, limits::ATTEMPTS).reason,
+            given_back(limits::ATTEMPTS, true, "no disk").reason,
+            STOPPED.to_owned(),
+        ];
+        for reason in farms {
+            assert!(is_the_farms(&reason), "{reason}");
+        }
+        for reason in ["task worker lost failed: exit status 1", "", "3"] {
+            assert!(!is_the_farms(reason), "{reason}");
+        }
+    }
 
     proptest! {
         #[test]

@@ -148,6 +148,7 @@ async fn offer(state: &State, lease: Lease) -> Result<Offer, StoreError> {
         owner: format!("{origin}/~{}", lease.owner_name),
         recipe: Recipe::Manifest { text },
         deadline_seconds: job.deadline_seconds,
+        artifact_limit: state.config.artifact_limit,
         token,
         secrets: job.secrets,
     })

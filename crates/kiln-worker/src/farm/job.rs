@@ -16,6 +16,7 @@ use std::{
 
 use async_trait::async_trait;
 use kiln_core::{
+    farm::lease as lease_rules,
     job::JobStatus,
     manifest::{self, Manifest, SecretRef},
 };
@@ -38,13 +39,13 @@ use super::{
     uploader::Uploader,
     worker::Worker,
 };
-use crate::{Cause, Job, LogId, NoHold, Outcome, Reporter};
+use crate::{Cause, Job, Limits, LogId, NoHold, Outcome, Reporter};
 
 /// How long the rest of a log may take where the job goes on elsewhere, or the
 /// worker ends.
 const LAST_LINES: Duration = Duration::from_secs(5);
 /// What the owner reads of a job that a worker's operator stopped.
-const STOPPED: &str = "the worker was stopped while the job ran";
+const STOPPED: &str = lease_rules::STOPPED;
 
 /// A job that can run.
 struct Prepared {
@@ -135,7 +136,10 @@ async fn prepare(
             overlays: Vec::new(),
             artifacts_dir: directory.artifacts(),
             deadline: Duration::from_secs(offer.deadline_seconds),
-            limits: worker.config.limits,
+            limits: Limits {
+                artifact: offer.artifact_limit,
+                ..worker.config.limits
+            },
             guest: spec,
         },
         machine: Watched {
@@ -275,6 +279,7 @@ async fn fail(lease: &Lease, reason: String, tasks: Vec<(String, kiln_core::job:
 
 async fn tell_end(lease: &Lease, end: &End) {
     let (job, fence, status) = (lease.job.0, lease.fence.0, end.status);
+    lease.leaves();
     match lease.post("end", json(end)).await {
         Answer::Taken(_) => tracing::info!(job, fence, "job {job} has ended: {status}"),
         answer => unheard(lease, &answer),
@@ -288,6 +293,7 @@ pub(super) async fn give_back(lease: &Lease, reason: &str, counts: bool) {
         reason: reason.to_owned(),
         counts,
     };
+    lease.leaves();
     match lease.post("return", json(&back)).await {
         Answer::Taken(_) => tracing::info!(job, fence, "job {job} is given back: {reason}"),
         answer => unheard(lease, &answer),

@@ -48,6 +48,7 @@ pub(super) struct Lease {
     cancel: watch::Sender<bool>,
     begun: AtomicBool,
     started: AtomicBool,
+    leaving: AtomicBool,
 }
 
 impl Lease {
@@ -61,6 +62,7 @@ impl Lease {
             cancel: watch::Sender::new(false),
             begun: AtomicBool::new(false),
             started: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
         }
     }
 
@@ -69,13 +71,23 @@ impl Lease {
     pub fn lose(&self, why: &str) {
         if !self.lost.send_replace(true) {
             let (job, fence) = (self.job.0, self.fence.0);
-            tracing::info!(job, fence, "job {job} is not this worker's any more: {why}");
+            if self.leaving.load(Ordering::Acquire) {
+                tracing::debug!(job, fence, "job {job} is over for the server: {why}");
+            } else {
+                tracing::info!(job, fence, "job {job} is not this worker's any more: {why}");
+            }
         }
         self.stop();
     }
 
     pub fn is_lost(&self) -> bool {
         *self.lost.borrow()
+    }
+
+    /// The last word is about to be said: that the lease ends is no news then, and
+    /// may be heard before the answer.
+    pub fn leaves(&self) {
+        self.leaving.store(true, Ordering::Release);
     }
 
     /// Waits until it is lost.

@@ -72,7 +72,7 @@ pub struct Config {
     /// A directory of its own, made when it is missing. Files of jobs are in there
     /// while they run.
     pub data_dir: PathBuf,
-    /// How much each job may make.
+    /// How much each job may make; of artifacts as much as the server takes.
     pub limits: Limits,
     /// How many bytes of a job may wait for the server; [`SPOOL`].
     pub spool: u64,

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use ini::{Ini, ParseOption};
+use configparser::ini::Ini;
 
 use super::{
     file::{Read, Remark},
@@ -129,20 +129,22 @@ const FATES: &[(&str, &str, Fate)] = &[
 /// When it is no INI file, with the line.
 pub fn read(path: &Path, text: &str, role: Role) -> Result<Read, String> {
     // As Python's configparser has it, which the file is for.
-    let option = ParseOption {
-        enabled_quote: false,
-        enabled_escape: false,
-        ..ParseOption::default()
-    };
-    let ini = Ini::load_from_str_opt(text, option)
-        .map_err(|error| format!("line {}: {}", error.line, error.msg))?;
+    let mut ini = Ini::new_cs();
+    ini.set_inline_comment_symbols(Some(&[]));
+    let sections = ini.read(text.to_owned())?;
     let mut read = Read::default();
-    for (section, properties) in ini.iter() {
-        let section = section.unwrap_or("");
-        for (name, value) in properties.iter().filter(|(_, value)| !value.is_empty()) {
+    for (section, properties) in &sections {
+        let set = properties
+            .iter()
+            .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+            .filter(|(_, value)| !value.is_empty());
+        for (name, value) in set {
             take(path, role, (section, name, value), &ini, &mut read);
         }
     }
+    // The parser knows no order.
+    read.remarks
+        .sort_by(|one, other| one.place.cmp(&other.place));
     Ok(read)
 }
 
@@ -158,11 +160,7 @@ fn take(
         Some(Is(key, roles)) if roles.contains(&role) => {
             // The worker's own section is newer, and stronger.
             let older = section == BUILDS && fate_in(BUILDS, name).is_none();
-            if older
-                && ini
-                    .get_from(Some(WORKER), name)
-                    .is_some_and(|value| !value.is_empty())
-            {
+            if older && ini.get(WORKER, name).is_some_and(|value| !value.is_empty()) {
                 format!("is not used: [{WORKER}] {name} is there")
             } else if let Some(key) = keys::find(role, key) {
                 let source = Source::File(path.to_owned(), place.clone());
@@ -300,7 +298,12 @@ mod tests {
 
     #[test]
     fn what_is_no_such_file_is_refused_with_its_line() {
-        let error = read(Path::new("config.ini"), "[sr.ht]\nsite-name\n", Role::Serve).unwrap_err();
+        let error = read(
+            Path::new("config.ini"),
+            "[sr.ht\nsite-name=x\n",
+            Role::Serve,
+        )
+        .unwrap_err();
         assert!(error.starts_with("line "), "{error}");
     }
 }

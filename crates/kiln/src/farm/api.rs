@@ -1,5 +1,6 @@
 //! The questions that commands ask, and what of the answers they use.
 
+use kiln_core::farm::lease::is_the_farms;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -77,16 +78,9 @@ impl Job {
     /// Whether it failed and it was the farm's fault.
     pub fn lost(&self) -> bool {
         let reason = self.reason.as_deref().unwrap_or_default();
-        self.status == "FAILED" && LOST.iter().any(|lost| reason.contains(lost))
+        self.status == "FAILED" && is_the_farms(reason)
     }
 }
-
-/// What the reasons of jobs say that the farm lost.
-const LOST: &[&str] = &[
-    "worker lost",
-    "the worker was stopped",
-    "workers could not run this job",
-];
 
 /// A number, or the end of a job's URL.
 pub fn job_id(word: &str) -> Result<i32, FarmError> {

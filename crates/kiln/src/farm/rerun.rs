@@ -80,7 +80,7 @@ fn recorded(id: i32, job: &Value) -> Result<Recorded, Failure> {
 pub fn compare_image(recorded: &Recorded, here: &str) {
     match &recorded.digest {
         Some(there) if there == here => {
-            ui::note("the image here is the version that the job ran on")
+            ui::note("the image here is the version that the job ran on");
         }
         Some(there) => ui::warning(&format!(
             "the image here is another version ({}) than the job ran on ({})",
@@ -88,7 +88,7 @@ pub fn compare_image(recorded: &Recorded, here: &str) {
             short(there)
         )),
         None => {
-            ui::warning("the job never came to an image: it is not known which version it is for")
+            ui::warning("the job never came to an image: its version is not known");
         }
     }
 }

@@ -158,6 +158,6 @@ fn a_cancel_reaches_a_running_guest() {
     farm.client(["cancel", "1"]).expect_success();
     let shown = farm.show("1");
     assert_eq!(status(&shown), ("CANCELLED", vec!["FAILED", "SKIPPED"]));
-    worker.wait_for_stderr("job 1 is not this worker's any more: it was cancelled");
+    worker.wait_for_stderr("job 1 is not this worker's any more: the server has ended its lease");
     follows.expect_status(4);
 }

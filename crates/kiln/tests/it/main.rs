@@ -17,6 +17,7 @@ mod escape;
 mod examples;
 mod failures;
 mod farm;
+mod farm_bulk;
 mod farm_commands;
 mod farm_faults;
 mod farm_isolated;

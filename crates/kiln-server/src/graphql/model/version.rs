@@ -5,7 +5,7 @@ use async_graphql::SimpleObject;
 use super::scalars::Time;
 use crate::{app::time, state::State};
 
-/// https://semver.org
+/// The version of the API: see <https://semver.org>.
 #[derive(Debug, SimpleObject)]
 pub(in super::super) struct Version {
     major: i32,

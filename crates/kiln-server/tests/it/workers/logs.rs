@@ -6,7 +6,11 @@ use kiln_core::{
     job::{JobStatus, TaskStatus},
 };
 use kiln_objects::LogName;
-use kiln_wire::{client::full, message::FromServer, report::Return};
+use kiln_wire::{
+    client::{empty, full},
+    message::FromServer,
+    report::Return,
+};
 
 use super::harness::{Answer, Farm, MANIFEST};
 
@@ -203,13 +207,17 @@ async fn a_job_that_is_cancelled_says_so_at_the_end_of_each_log_that_somebody_ma
 }
 
 #[tokio::test]
-async fn nothing_is_written_into_the_logs_of_a_job_that_never_ran() {
+async fn the_log_of_a_job_that_never_ran_stays_empty_and_is_served_as_why() {
     let farm = Farm::new().await;
     let job = farm.submit(MANIFEST).await;
     cancel(&farm, job).await;
-    // They are served as a sentence.
     assert_eq!(farm.log(job, None), "");
-    assert_eq!(farm.log(job, Some("one")), "");
+    let request = Request::get(format!("/query/log/{job}/log")).body(empty());
+    let client = farm.client(Some("kiln_u_somebody"));
+    let served = Answer::to(&client, request.unwrap()).await.unwrap();
+    let reason = farm.job(job).await.reason.unwrap();
+    let line = format!("[kiln] the job ended as cancelled: {reason}");
+    assert_eq!(served.text().trim_end(), line);
 }
 
 #[tokio::test]

@@ -12,10 +12,13 @@ async fn a_job_is_offered_with_all_that_its_worker_needs() {
     let farm = Farm::new().await;
     let (_worker, offer) = farm.leased().await;
     let id = offer.job;
-    let owner = "https://farm.example.org/~ann";
-    assert_eq!((offer.attempt, offer.owner.as_str()), (1, owner));
+    assert_eq!(
+        (offer.attempt, offer.owner.as_str()),
+        (1, "https://farm.example.org/~ann")
+    );
     assert_eq!(offer.url, format!("https://farm.example.org/~ann/job/{id}"));
     assert_eq!((offer.deadline_seconds, offer.secrets), (600, false));
+    assert_eq!(offer.artifact_limit, 1 << 20);
     let text = MANIFEST.to_owned();
     assert_eq!(offer.recipe, kiln_wire::message::Recipe::Manifest { text });
     assert!(offer.token.starts_with("kiln_j_"));

@@ -282,4 +282,13 @@ impl Farm {
         worker.wait_for_stderr("knows this worker as");
         worker
     }
+
+    /// The same on the dummy machine: no guest, no waiting.
+    pub fn dummy_worker(&self, name: &str) -> Running {
+        let token = self.worker_token(name);
+        let worker = self.worker_command(name, &self.url(), &token);
+        let worker = worker.arg("--dummy").start();
+        worker.wait_for_stderr("knows this worker as");
+        worker
+    }
 }
