@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use kiln_core::farm::SessionId;
+use kiln_core::farm::{SessionId, WorkerId};
 use kiln_objects::Objects;
 use kiln_store::Store;
 use tokio::sync::{oneshot, watch};
@@ -77,29 +77,71 @@ impl Voices {
     }
 }
 
-/// Counts sockets.
+/// Sockets that one worker's token may have at once: one for each of its processes, and
+/// those whose ends nobody has noticed yet.
+const SOCKETS: usize = 64;
+
+/// Counts sockets, by whose they are.
 #[derive(Debug, Default)]
-pub(crate) struct Sockets(watch::Sender<usize>);
+pub(crate) struct Sockets(watch::Sender<HashMap<WorkerId, usize>>);
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Socket(watch::Sender<usize>);
+pub(crate) struct Socket {
+    all: watch::Sender<HashMap<WorkerId, usize>>,
+    worker: WorkerId,
+}
 
 impl Sockets {
-    pub(crate) fn add(&self) -> Socket {
-        self.0.send_modify(|count| *count += 1);
-        Socket(self.0.clone())
+    /// Counts one of this worker; none when it has too many.
+    pub(crate) fn add(&self, worker: WorkerId) -> Option<Socket> {
+        let added = self.0.send_if_modified(|all| {
+            let count = all.entry(worker).or_default();
+            let room = *count < SOCKETS;
+            *count += usize::from(room);
+            room
+        });
+        added.then(|| Socket {
+            all: self.0.clone(),
+            worker,
+        })
     }
 
     /// Waits until there is none.
     pub(crate) async fn none(&self) {
         // It can't fail: the sender is here.
-        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+        let _ = self.0.subscribe().wait_for(HashMap::is_empty).await;
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        self.all.send_modify(|all| {
+            if let Some(count) = all.get_mut(&self.worker) {
+                *count -= 1;
+                if *count == 0 {
+                    all.remove(&self.worker);
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_worker_has_so_many_sockets_and_takes_no_room_from_others() {
+        let sockets = Sockets::default();
+        let mut all: Vec<_> = (0..SOCKETS)
+            .map(|_| sockets.add(WorkerId(1)).unwrap())
+            .collect();
+        assert!(sockets.add(WorkerId(1)).is_none());
+        assert!(sockets.add(WorkerId(2)).is_some());
+        all.pop();
+        assert!(sockets.add(WorkerId(1)).is_some());
+        drop(all);
+        sockets.none().await;
     }
 }

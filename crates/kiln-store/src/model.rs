@@ -149,8 +149,8 @@ pub struct Job {
     pub owner: UserId,
     /// Its state.
     pub status: JobStatus,
-    /// The manifest's text.
-    pub manifest: String,
+    /// The manifest's text. Absent in lists: see [`crate::Store::manifest`].
+    pub manifest: Option<String>,
     /// What it asks of a worker.
     pub requirements: Requirements,
     /// Within its share.

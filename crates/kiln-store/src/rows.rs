@@ -17,12 +17,20 @@ use crate::{
 /// What [`job`] reads, with `j` for the job, `c` for its class, `w` for its worker.
 macro_rules! job_columns {
     () => {
-        "j.id, j.owner_id, j.group_id, j.status, j.priority, j.recipe, j.visibility, j.tags, \
+        concat!($crate::rows::listed_columns!(), ", j.recipe")
+    };
+}
+pub(crate) use job_columns;
+
+/// The same of jobs in lists: without their manifests, each of which may have a mebibyte.
+macro_rules! listed_columns {
+    () => {
+        "j.id, j.owner_id, j.group_id, j.status, j.priority, j.visibility, j.tags, \
          j.note, j.secrets, j.deadline_seconds, j.created, j.updated, j.queued, j.started, \
          j.ended, j.reason, j.attempts, j.image_digest, c.requirements, w.name AS worker"
     };
 }
-pub(crate) use job_columns;
+pub(crate) use listed_columns;
 
 /// Where [`job_columns`] are.
 macro_rules! job_tables {
@@ -196,12 +204,20 @@ fn mood(row: &AnyRow) -> Read<Mood> {
 
 /// Of [`job_columns`].
 pub(crate) fn job(row: &AnyRow) -> Read<Job> {
+    Ok(Job {
+        manifest: Some(row.try_get("recipe")?),
+        ..listed_job(row)?
+    })
+}
+
+/// Of [`listed_columns`].
+pub(crate) fn listed_job(row: &AnyRow) -> Read<Job> {
     let visibility: String = row.try_get("visibility")?;
     Ok(Job {
         id: kiln_core::farm::JobId(number(row, "id")?),
         owner: UserId(number(row, "owner_id")?),
         status: job_status(row)?,
-        manifest: row.try_get("recipe")?,
+        manifest: None,
         requirements: requirements(row)?,
         priority: number(row, "priority")?,
         note: row.try_get("note")?,
@@ -266,14 +282,14 @@ pub(crate) fn attempt(row: &AnyRow) -> Read<Attempt> {
     })
 }
 
-/// Of [`job_columns`] with the attempt's and the owner's.
-pub(crate) fn lease(row: &AnyRow) -> Read<Lease> {
+/// Of this job with the attempt's and the owner's.
+pub(crate) fn lease(row: &AnyRow, job: Job) -> Read<Lease> {
     Ok(Lease {
         fence: kiln_core::farm::Fence(number(row, "fence")?),
         attempt: number(row, "number")?,
         begun: optional_moment(row, "begun")?.is_some(),
         started: moment(row, "granted")?,
-        job: job(row)?,
+        job,
         owner_name: row.try_get("owner_name")?,
     })
 }

@@ -7,6 +7,9 @@ pub const NOTE: usize = 4096;
 pub const TAGS: usize = 16;
 /// One tag, in bytes.
 pub const TAG: usize = 64;
+/// A job's tasks: all are written when it is submitted, and named in one report when it
+/// ends.
+pub const TASKS: usize = 1000;
 /// A user's name, in bytes.
 pub const USERNAME: usize = 30;
 /// An address of mail, in bytes (RFC 5321).

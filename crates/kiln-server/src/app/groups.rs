@@ -78,10 +78,7 @@ pub(crate) async fn create(state: &State, actor: &Actor, group: NewGroup) -> Res
 pub(crate) async fn start(state: &State, actor: &Actor, id: GroupId) -> Result<Group> {
     permission::may(actor, Deed::Submit)?;
     let group = state.store.group(id).await?.ok_or(Error::Hidden("group"))?;
-    let own = actor
-        .person()
-        .is_some_and(|user| user.admin || user.id == group.owner);
-    if !own {
+    if !permission::owns(actor, group.owner) {
         return Err(Error::Hidden("group"));
     }
     let changed = state.store.start_group(id).await?;
@@ -95,6 +92,15 @@ pub(crate) async fn start(state: &State, actor: &Actor, id: GroupId) -> Result<G
 /// When the store fails.
 pub(crate) async fn of(state: &State, id: GroupId) -> Result<Option<Group>> {
     Ok(state.store.group(id).await?)
+}
+
+/// What happens when a group has ended, for its owner; nothing for others.
+pub(crate) fn triggers<'a>(actor: &Actor, group: &'a Group) -> &'a [Trigger] {
+    if permission::owns(actor, group.owner) {
+        &group.triggers
+    } else {
+        &[]
+    }
 }
 
 /// The jobs of a group that this actor may read.

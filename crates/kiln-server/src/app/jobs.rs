@@ -82,6 +82,17 @@ pub(crate) async fn update(
     Ok(state.store.set_visibility(id, visibility).await?)
 }
 
+/// The manifest's text of a job that the actor was given already.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn manifest(state: &State, job: &Job) -> Result<String> {
+    match &job.manifest {
+        Some(text) => Ok(text.clone()),
+        None => Ok(state.store.manifest(job.id).await?),
+    }
+}
+
 /// The tasks of these jobs, which the actor was given already.
 ///
 /// # Errors

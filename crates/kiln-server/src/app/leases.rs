@@ -171,7 +171,7 @@ async fn started(state: &State, key: LeaseKey<'_>, digest: &str, settle_ms: u64)
 }
 
 fn parse(lease: &Lease) -> Result<manifest::Manifest> {
-    let parsed = manifest::parse(lease.job.manifest.as_bytes());
+    let parsed = manifest::parse(lease.job.manifest.as_deref().unwrap_or_default().as_bytes());
     Ok(parsed
         .map_err(|_| invalid("this job has no manifest"))?
         .manifest)
@@ -260,8 +260,10 @@ pub(crate) async fn end(state: &State, key: LeaseKey<'_>, end: End) -> Result<()
     if !end.status.is_terminal() {
         return Err(invalid(format!("a job does not end as {}", end.status)));
     }
-    let reason = end.reason.as_deref().map(shortened);
-    let ended = state.store.end(key, end.status, reason, &end.tasks);
+    let reason = end.reason.as_deref().map(sentence);
+    let ended = state
+        .store
+        .end(key, end.status, reason.as_deref(), &end.tasks);
     narrate::committed(state, &ended.await?).await;
     Ok(())
 }
@@ -271,13 +273,15 @@ pub(crate) async fn give_back(state: &State, key: LeaseKey<'_>, back: Return) ->
     if back.reason.trim().is_empty() {
         return Err(invalid("say why the job comes back"));
     }
-    let reason = shortened(&back.reason);
-    let changed = state.store.give_back(key, reason, back.counts).await?;
+    let reason = sentence(&back.reason);
+    let changed = state.store.give_back(key, &reason, back.counts).await?;
     narrate::decided(state, &changed).await;
     Ok(())
 }
 
-/// The longest whole characters that fit.
-fn shortened(text: &str) -> &str {
-    &text[..text.floor_char_boundary(REASON)]
+/// A reason as it is kept: the longest whole characters that fit, on one line. What no
+/// database keeps, or a terminal would obey, is a space: no end is refused for it.
+fn sentence(text: &str) -> String {
+    let fits = &text[..text.floor_char_boundary(REASON)];
+    fits.replace(char::is_control, " ")
 }

@@ -1,6 +1,7 @@
 //! Logs: what is on disk, or one constant sentence where there is nothing and
 //! there will be nothing.
 
+use axum::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use kiln_core::{
     farm::JobId,
@@ -136,6 +137,8 @@ impl Log {
 pub(crate) struct Follower {
     state: Shared,
     actor: Actor,
+    /// Who comes by a token may follow for as long as that is good.
+    token: Option<HeaderMap>,
     job: JobId,
     task: Option<String>,
     wish: Wish,
@@ -154,7 +157,7 @@ impl Follower {
     /// Reads a log from this byte on until it is over.
     pub(crate) fn new(
         state: Shared,
-        actor: Actor,
+        (actor, token): (Actor, Option<HeaderMap>),
         (job, task, wish): (JobId, Option<String>, Wish),
         log: Log,
         at: u64,
@@ -168,6 +171,7 @@ impl Follower {
             stopping,
             state,
             actor,
+            token,
             job,
             task,
             wish,
@@ -198,6 +202,15 @@ impl Follower {
                 return Ok(None);
             }
         }
+    }
+
+    /// The log as it is now, if it is still for this actor.
+    async fn find(&mut self) -> Result<Log> {
+        if let Some(token) = &self.token {
+            self.actor = Actor::known(&self.state, token).await?;
+        }
+        let task = self.task.as_deref();
+        find(&self.state, &self.actor, self.job, task, self.wish).await
     }
 
     async fn read_on(&mut self) -> Result<Option<Bytes>> {
@@ -235,8 +248,7 @@ impl Follower {
         }
         self.looked = Instant::now();
         let over_before = self.log.over;
-        let task = self.task.as_deref();
-        match find(&self.state, &self.actor, self.job, task, self.wish).await {
+        match self.find().await {
             Ok(log) => self.log = log,
             Err(Error::Unavailable) => {}
             Err(_) => return Ok(false),

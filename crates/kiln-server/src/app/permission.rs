@@ -10,7 +10,7 @@
 //! What somebody may not see looks to it as if it were not there. Pure.
 
 use kiln_core::farm::{Access, Grants, JobId, Kind, Scope, UserId, Visibility};
-use kiln_store::model::Job;
+use kiln_store::model::{Job, User};
 
 use super::{Actor, Error, Result};
 
@@ -112,6 +112,13 @@ impl Wish {
     }
 }
 
+/// Whether what is this user's is this actor's to change: a person's own, and all for
+/// an admin.
+pub(crate) fn owns(actor: &Actor, owner: UserId) -> bool {
+    let own = |user: &User| user.admin || user.id == owner;
+    actor.person().is_some_and(own)
+}
+
 /// Whether this actor may do that.
 ///
 /// # Errors
@@ -192,7 +199,7 @@ pub(crate) fn may_have(actor: &Actor, wish: Wish, job: Target) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_store::model::{Moment, User};
+    use kiln_store::model::Moment;
 
     use super::*;
 

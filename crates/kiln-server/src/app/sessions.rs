@@ -138,6 +138,7 @@ async fn offer(state: &State, lease: Lease) -> Result<Offer, StoreError> {
     let hash = token::hash(&token);
     state.store.set_lease_token(lease.fence, hash).await?;
     let job = lease.job;
+    let text = state.store.manifest(job.id).await?;
     let origin = &state.config.origin;
     Ok(Offer {
         fence: lease.fence,
@@ -145,7 +146,7 @@ async fn offer(state: &State, lease: Lease) -> Result<Offer, StoreError> {
         job: job.id,
         url: format!("{origin}/~{}/job/{}", lease.owner_name, job.id),
         owner: format!("{origin}/~{}", lease.owner_name),
-        recipe: Recipe::Manifest { text: job.manifest },
+        recipe: Recipe::Manifest { text },
         deadline_seconds: job.deadline_seconds,
         artifact_limit: state.config.artifact_limit,
         token,

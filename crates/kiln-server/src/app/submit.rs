@@ -47,6 +47,7 @@ pub(crate) async fn submit(state: &State, actor: &Actor, submission: Submission)
     let owner = actor.person().ok_or(super::Error::Hidden("user"))?.id;
     let digest = digest(&submission);
     let manifest = read(&submission.manifest)?;
+    input::at_most_entries("tasks", manifest.tasks().len(), limits::TASKS)?;
     let requirements = requirements(&manifest, submission.requirements.as_deref())?;
     known_image(&state.store.images().await?, &requirements)?;
     let job = NewJob {

@@ -20,7 +20,10 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::{Api, Asking, shape};
 use crate::{
@@ -30,6 +33,8 @@ use crate::{
 
 /// A manifest of a mebibyte fits, however it is escaped in JSON.
 const BODY: usize = 8 << 20;
+/// A body up to here is read at once; only so many that are longer.
+const SMALL: usize = 64 << 10;
 /// A body comes in within this time.
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// The header by which a submission that is sent twice is one job.
@@ -40,13 +45,14 @@ const KEY: &str = "idempotency-key";
 pub(super) struct Handler {
     api: Api,
     state: Shared,
-    /// So many bodies are read at once: what they take of memory has a bound.
-    bodies: Arc<tokio::sync::Semaphore>,
+    /// So many long bodies are read at once: what they take of memory has a bound. Short
+    /// ones wait for nobody.
+    bodies: Arc<Semaphore>,
 }
 
 impl Handler {
     pub(super) fn new(api: Api, state: Shared) -> Self {
-        let bodies = Arc::new(tokio::sync::Semaphore::new(32));
+        let bodies = Arc::new(Semaphore::new(32));
         Self { api, state, bodies }
     }
 }
@@ -109,11 +115,7 @@ async fn answer(handler: &Handler, headers: &HeaderMap, body: Body) -> Result<An
     let key = headers.get(KEY).map(|key| submit::key(key.as_bytes()));
     let key = key.transpose()?;
     let kind = content_type(headers)?;
-    let request = {
-        // Whoever holds one is gone after BODY_TIME, so that waiting ends.
-        let _one_of_few = handler.bodies.acquire().await;
-        read(&kind, body).await?
-    };
+    let request = read(&kind, body, &handler.bodies).await?;
     let document = shape::read(&request.query)
         .map_err(|message| Refused::new(StatusCode::BAD_REQUEST, message))?;
     let mut request = request.data(Asking {
@@ -148,21 +150,12 @@ fn content_type(headers: &HeaderMap) -> Result<Kind, Refused> {
     }
 }
 
-async fn read(kind: &Kind, body: Body) -> Result<Request, Refused> {
-    let bytes = match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BODY)).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) if is_length_limit(&error) => {
-            let message = format!("this body has more than {BODY} bytes");
-            return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, message));
-        }
-        Ok(Err(_)) => {
-            return Err(Refused::new(StatusCode::BAD_REQUEST, "the body broke off"));
-        }
-        Err(_) => {
-            let message = "the body did not come within 30 seconds";
-            return Err(Refused::new(StatusCode::REQUEST_TIMEOUT, message));
-        }
-    };
+async fn read(kind: &Kind, body: Body, few: &Semaphore) -> Result<Request, Refused> {
+    let whole = tokio::time::timeout(BODY_TIME, whole(body, few)).await;
+    let bytes = whole.unwrap_or_else(|_| {
+        let message = "the body did not come within 30 seconds";
+        Err(Refused::new(StatusCode::REQUEST_TIMEOUT, message))
+    })?;
     let read = match kind {
         Kind::Json => serde_json::from_slice::<Request>(&bytes).map_err(|error| error.to_string()),
         Kind::Multipart(kind) => {
@@ -180,15 +173,27 @@ async fn read(kind: &Kind, body: Body) -> Result<Request, Refused> {
     })
 }
 
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
+/// A body's bytes. Who sends a long one waits until there is room for it, and is gone
+/// after [`BODY_TIME`]; nobody else waits for that.
+async fn whole(mut body: Body, few: &Semaphore) -> Result<Bytes, Refused> {
+    let mut bytes = BytesMut::new();
+    let mut one_of_few = None;
+    while let Some(frame) = body.frame().await {
+        let broke_off = |_| Refused::new(StatusCode::BAD_REQUEST, "the body broke off");
+        let Ok(data) = frame.map_err(broke_off)?.into_data() else {
+            continue;
+        };
+        let length = bytes.len() + data.len();
+        if length > BODY {
+            let message = format!("this body has more than {BODY} bytes");
+            return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, message));
         }
-        source = error.source();
+        if length > SMALL && one_of_few.is_none() {
+            one_of_few = few.acquire().await.ok();
+        }
+        bytes.extend_from_slice(&data);
     }
-    false
+    Ok(bytes.freeze())
 }
 
 /// An answer, with what programs want to know of each error.

@@ -122,7 +122,7 @@ impl Query {
     /// What waits for a worker, and why: all of it for an admin, else one's own
     /// (kiln)
     #[graphql(
-        complexity = "10 * child_complexity + 1",
+        complexity = "50 * child_complexity + 50",
         directive = access::apply(AccessScope::Jobs, AccessKind::Ro)
     )]
     async fn queue(

@@ -13,7 +13,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use super::{Listener, slow::Patient};
+use super::{
+    Listener,
+    slow::{Patient, Taken},
+};
 use crate::state::stopped;
 
 /// How many connections a listener has at once; further ones wait in the kernel.
@@ -128,7 +131,7 @@ async fn http(stream: impl Stream + 'static, app: Router, mut stopping: watch::R
         .header_read_timeout(HEAD)
         .max_header_size(HEAD_BYTES)
         .half_close(false)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Taken::new(stream)), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

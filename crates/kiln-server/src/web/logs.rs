@@ -38,6 +38,8 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 /// Which log, and by what right.
 pub(super) struct Asked {
     pub(super) actor: Actor,
+    /// The headers that the actor was known by, if it was.
+    pub(super) token: Option<HeaderMap>,
     pub(super) job: JobId,
     pub(super) task: Option<String>,
     pub(super) wish: Wish,
@@ -70,6 +72,7 @@ async fn by_token(
 ) -> Result<Response> {
     let asked = Asked {
         actor: Actor::known(&state, &headers).await?,
+        token: Some(headers.clone()),
         job: JobId(answer::number(job, "job")?),
         task,
         wish: Wish::Logs,
@@ -170,7 +173,7 @@ async fn lines(
 
 fn follow(state: Shared, asked: Asked, log: Log, from: u64) -> Response {
     let which = (asked.job, asked.task, asked.wish);
-    let follower = Follower::new(state, asked.actor, which, log, from);
+    let follower = Follower::new(state, (asked.actor, asked.token), which, log, from);
     let stream = stream::try_unfold(follower, async |mut follower| {
         Ok::<_, Error>(follower.next().await?.map(|bytes| (bytes, follower)))
     });

@@ -70,6 +70,7 @@ async fn log(
     let (job, _) = find(&state, user, job).await?;
     let asked = logs::Asked {
         actor: Actor::Nobody,
+        token: None,
         job: job.id,
         task,
         wish: Wish::Page,
@@ -197,16 +198,10 @@ fn artifact_list(html: &mut String, origin: &str, made: &[Artifact]) -> std::fmt
 }
 
 fn manifest(html: &mut String, job: &Job) -> std::fmt::Result {
-    let mut end = job.manifest.len().min(SHOWN);
-    while !job.manifest.is_char_boundary(end) {
-        end -= 1;
-    }
-    let shown = text(&job.manifest[..end]);
-    let more = if end < job.manifest.len() {
-        "\n…"
-    } else {
-        ""
-    };
+    let whole = job.manifest.as_deref().unwrap_or_default();
+    let end = whole.floor_char_boundary(SHOWN);
+    let shown = text(&whole[..end]);
+    let more = if end < whole.len() { "\n…" } else { "" };
     writeln!(html, "<h2>Manifest</h2>\n<pre>{shown}{more}</pre>")
 }
 

@@ -24,7 +24,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::{caller::Caller, hello, refusal::Refused};
 use crate::{
-    app::sessions::{self, Told},
+    app::{
+        leases::ReportError,
+        sessions::{self, Told},
+    },
     state::{Shared, stopped},
 };
 
@@ -47,7 +50,11 @@ pub(super) async fn connect(
         Err(wrong) => return Refused::invalid(wrong.body_text()).into_response(),
     };
     // Counted before the request ends, so that a server that ends knows of it.
-    let counted = state.sockets.add();
+    let Some(counted) = state.sockets.add(caller.worker.id) else {
+        let name = &caller.worker.name;
+        let why = anyhow::anyhow!("worker {name} has too many connections");
+        return Refused::from(ReportError::Unavailable(why)).into_response();
+    };
     upgrade
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)

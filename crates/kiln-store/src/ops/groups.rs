@@ -10,7 +10,7 @@ use super::moves;
 use crate::{
     Store, StoreError,
     model::{Changed, Group, Job, Trigger},
-    rows::{self, job_columns, job_tables},
+    rows::{self, job_tables, listed_columns},
     tx::{Tx, write},
 };
 
@@ -82,7 +82,7 @@ impl Store {
     pub async fn group_jobs(&self, id: GroupId) -> Result<Vec<Job>, StoreError> {
         let rows = sqlx::query(concat!(
             "SELECT ",
-            job_columns!(),
+            listed_columns!(),
             " FROM ",
             job_tables!(),
             " WHERE j.group_id = $1 ORDER BY j.id"
@@ -90,7 +90,7 @@ impl Store {
         .bind(i64::from(id.0))
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(rows::job).collect()
+        rows.iter().map(rows::listed_job).collect()
     }
 
     /// Queues the pending jobs of a group.

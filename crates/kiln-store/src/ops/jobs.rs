@@ -10,7 +10,7 @@ use super::moves::{self, Outcome};
 use crate::{
     Store, StoreError,
     model::{Artifact, Attempt, Changed, Job, JobPage, Moment, Source, Task},
-    rows::{self, job_columns, job_tables},
+    rows::{self, job_columns, job_tables, listed_columns},
     tx::{Tx, write},
 };
 
@@ -45,6 +45,19 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         row.as_ref().map(rows::job).transpose()
+    }
+
+    /// The text of a job's manifest.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn manifest(&self, id: JobId) -> Result<String, StoreError> {
+        let row = sqlx::query("SELECT recipe FROM jobs WHERE id = $1")
+            .bind(i64::from(id.0))
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or(StoreError::NotFound("job"))?;
+        Ok(row.try_get("recipe")?)
     }
 
     /// The tasks of these jobs, by job and place.
@@ -128,7 +141,7 @@ impl Store {
     ) -> Result<JobPage, StoreError> {
         let rows = sqlx::query(concat!(
             "SELECT ",
-            job_columns!(),
+            listed_columns!(),
             " FROM ",
             job_tables!(),
             " WHERE j.owner_id = $1 AND j.id < $2 AND ($3 = 0 OR j.visibility = 'public')
@@ -141,7 +154,10 @@ impl Store {
         .bind(i64::from(limit) + 1)
         .fetch_all(&self.pool)
         .await?;
-        let mut jobs: Vec<Job> = rows.iter().map(rows::job).collect::<Result<_, _>>()?;
+        let mut jobs: Vec<Job> = rows
+            .iter()
+            .map(rows::listed_job)
+            .collect::<Result<_, _>>()?;
         let more = jobs.len() > usize::try_from(limit).unwrap_or(usize::MAX);
         if more {
             jobs.pop();

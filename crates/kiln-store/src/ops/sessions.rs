@@ -8,7 +8,7 @@ use sqlx::Row as _;
 use crate::{
     Store, StoreError,
     model::{Changed, Hello, KnownImage, Lease, LeaseKey, Moment, Session, SessionState},
-    rows::{self, job_columns, job_tables},
+    rows::{self, job_columns, job_tables, listed_columns},
     tx::{Tx, write},
 };
 
@@ -123,14 +123,15 @@ impl Store {
         Ok(sessions)
     }
 
-    /// The leases of a session that have not ended, by fence.
+    /// The leases of a session that have not ended, by fence: a list, so without
+    /// their jobs' manifests.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn leases(&self, session: &SessionId) -> Result<Vec<Lease>, StoreError> {
         let rows = sqlx::query(concat!(
             "SELECT ",
-            job_columns!(),
+            listed_columns!(),
             ", a.id AS fence, a.number, a.granted, a.begun, u.username AS owner_name FROM ",
             job_tables!(),
             " JOIN attempts a ON a.job_id = j.id JOIN users u ON u.id = j.owner_id
@@ -139,7 +140,9 @@ impl Store {
         .bind(session.as_str())
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(rows::lease).collect()
+        rows.iter()
+            .map(|row| rows::lease(row, rows::listed_job(row)?))
+            .collect()
     }
 
     /// One lease that has not ended, if it is that session's and that worker's.
@@ -165,7 +168,9 @@ impl Store {
         .bind(i64::from(worker.0))
         .fetch_optional(&self.pool)
         .await?;
-        row.as_ref().map(rows::lease).transpose()
+        row.as_ref()
+            .map(|row| rows::lease(row, rows::job(row)?))
+            .transpose()
     }
 
     /// The job of a lease that has not ended.

@@ -12,7 +12,7 @@ use sqlx::{Row as _, any::AnyRow};
 use crate::{
     Store, StoreError,
     model::{Mood, Session, WaitReason, Waiting, Worker},
-    rows::{self, job_columns, job_tables},
+    rows::{self, job_tables, listed_columns},
 };
 
 /// A queued job's place.
@@ -44,7 +44,7 @@ impl Store {
     ) -> Result<Vec<Waiting>, StoreError> {
         let rows = sqlx::query(concat!(
             "SELECT ",
-            job_columns!(),
+            listed_columns!(),
             ", j.class_id, j.share_id, u.username AS owner_name, q.before FROM ",
             job_tables!(),
             " JOIN users u ON u.id = j.owner_id
@@ -65,7 +65,7 @@ impl Store {
         rows.iter()
             .map(|row| {
                 Ok(Waiting {
-                    job: rows::job(row)?,
+                    job: rows::listed_job(row)?,
                     owner_name: row.try_get("owner_name")?,
                     reason: farm.reason(&place(row)?),
                 })

@@ -283,6 +283,7 @@ async fn busy(farm: &Farm, alder: &Builder) {
         (abes, "abe", WaitReason::Busy(1)),
     ];
     assert_eq!(told, expected);
+    assert!(waiting.iter().all(|one| one.job.manifest.is_none()));
     let own = farm.store.waiting(Some(abe), 10).await.unwrap();
     assert_eq!(own.len(), 1);
     assert_eq!(farm.store.waiting(None, 1).await.unwrap().len(), 1);

@@ -97,8 +97,9 @@ impl Job {
     }
 
     #[graphql(complexity = "100")]
-    async fn manifest(&self) -> &str {
-        &self.job.manifest
+    async fn manifest(&self, ctx: &Context<'_>) -> Result<String> {
+        let (state, _) = asking(ctx)?;
+        Ok(jobs::manifest(state, &self.job).await?)
     }
 
     async fn note(&self) -> Option<&str> {
@@ -197,6 +198,7 @@ impl Job {
     }
 
     /// Why a queued job is not run yet (kiln)
+    #[graphql(complexity = "20")]
     async fn waiting(&self, ctx: &Context<'_>) -> Result<Option<String>> {
         let (state, _) = asking(ctx)?;
         if self.job.status != State::Queued {

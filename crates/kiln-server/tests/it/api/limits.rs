@@ -24,6 +24,10 @@ async fn each_field_of_submit_is_taken_at_its_limit_and_refused_over_it() {
     let farm = Farm::new().await;
     let token = farm.person("ann", ALL).await;
     let text = |length: usize| "é".repeat(length / 2);
+    let tasks = |count: usize| {
+        let tasks: String = (0..count).map(|n| format!("- t{n}: x\n")).collect();
+        format!("image: debian/bookworm\ntasks:\n{tasks}")
+    };
     let many = |count: usize| -> Vec<String> { (0..count).map(|n| format!("t{n}")).collect() };
     let labels = |count: usize| -> Vec<String> { (0..count).map(|n| format!("k{n}=v")).collect() };
     let label = |length: usize| format!("k={}", "v".repeat(length));
@@ -42,6 +46,11 @@ async fn each_field_of_submit_is_taken_at_its_limit_and_refused_over_it() {
             json!({ "tags": [text(limits::TAG)] }),
             json!({ "tags": [text(limits::TAG + 2)] }),
             "tags",
+        ),
+        (
+            json!({ "manifest": tasks(limits::TASKS) }),
+            json!({ "manifest": tasks(limits::TASKS + 1) }),
+            "tasks",
         ),
         (
             json!({ "requirements": labels(limits::LABELS) }),

@@ -160,6 +160,19 @@ async fn who_follows_gets_a_line_within_200_ms_and_the_end_with_the_task() {
 }
 
 #[tokio::test]
+async fn who_is_no_user_any_more_follows_no_log() {
+    let farm = Farm::new().await;
+    let (_worker, _, _, log) = running(&farm, "w1").await;
+    let token = farm.person("eve", "JOBS:RO LOGS:RO").await;
+    let request = farm.request(Method::GET, &format!("{log}?follow"), &token, &[], "");
+    let mut body = farm.send(request).await.into_body();
+    body.frame().await.expect("the first line").unwrap();
+    assert!(farm.store.revoke_user("eve").await.unwrap());
+    let rest = tokio::time::timeout(Duration::from_secs(10), body.collect());
+    rest.await.expect("an end while the job runs").unwrap();
+}
+
+#[tokio::test]
 async fn lines_are_cut_from_long_logs() {
     let farm = Farm::new().await;
     let (worker, _, fence, log) = running(&farm, "w1").await;

@@ -87,7 +87,16 @@ async fn queries_that_nest_repeat_or_cost_too_much_are_refused() {
     let bomb = "{ ...a } fragment a on Query { ...b ...b } fragment b on Query { ...c ...c } \
         fragment c on Query { ...a }"
         .to_owned();
-    for query in [nested, lists, braces, aliases, dear, texts, bomb] {
+    // Each looks at all that waits and at every worker.
+    let names = |field: &str, count: usize| -> String {
+        let names: Vec<_> = (0..count).map(|n| format!("a{n}: {field}")).collect();
+        names.join(" ")
+    };
+    let reasons = format!("{{ jobs {{ results {{ {} }} }} }}", names("waiting", 11));
+    let queues = format!("{{ {} }}", names("queue { owner }", 100));
+    for query in [
+        nested, lists, braces, aliases, dear, texts, bomb, reasons, queues,
+    ] {
         let reply = farm.query(&token, &query, json!({})).await;
         let shown = &query[..query.len().min(60)];
         assert_eq!(
@@ -141,17 +150,24 @@ async fn a_huge_body_is_refused_and_without_a_token_not_even_read() {
 }
 
 #[tokio::test]
-async fn a_slow_body_holds_up_nobody_else() {
+async fn slow_bodies_hold_up_nobody_else() {
     let farm = Farm::new().await;
     let token = farm.person("ann", ALL).await;
     let address = farm.origin.strip_prefix("http://").unwrap();
-    let mut socket = TcpStream::connect(address).await.unwrap();
     let head = format!(
         "POST /query HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
          Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{"
     );
-    socket.write_all(head.as_bytes()).await.unwrap();
-    farm.ask(&token, "{ me { id } }", json!({})).await;
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(head.as_bytes()).await.unwrap();
+        slow.push(socket);
+    }
+    // Sooner than the first of them is given up.
+    let asked = farm.ask(&token, "{ me { id } }", json!({}));
+    let asked = tokio::time::timeout(Duration::from_secs(20), asked);
+    asked.await.expect("an answer while others are slow");
 }
 
 #[tokio::test]

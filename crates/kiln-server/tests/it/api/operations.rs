@@ -219,6 +219,15 @@ async fn hubs_group_of_pending_jobs_starts_with_its_triggers() {
     let shown = farm.ask(&token, SHOW, json!({ "id": one.0 })).await;
     assert_eq!(shown["job"]["group"]["jobs"][1]["id"], two.0);
 
+    // Whoever sees a job of it sees not where its owner is told.
+    let other = farm.person("eve", ALL).await;
+    let look = "query($id: Int!) { job(id: $id) { group { triggers { condition } } } }";
+    for (token, count) in [(&token, 2), (&other, 0)] {
+        let data = farm.ask(token, look, json!({ "id": one.0 })).await;
+        let triggers = data["job"]["group"]["triggers"].as_array().unwrap();
+        assert_eq!(triggers.len(), count);
+    }
+
     let three = farm.submit(&token, ", execute: false").await;
     let wait = "mutation($jobIds: [Int!]!) { createGroup(jobIds: $jobIds, execute: false) { id } }";
     let data = farm.ask(&token, wait, json!({ "jobIds": [three.0] })).await;

@@ -162,3 +162,17 @@ async fn a_reason_that_is_too_long_is_cut_and_the_end_is_taken() {
     let reason = farm.job(offer.job).await.reason.unwrap();
     assert_eq!(reason, "ä".repeat(512));
 }
+
+#[tokio::test]
+async fn a_reason_is_kept_on_one_line_whatever_is_in_it() {
+    let farm = Farm::new().await;
+    let (worker, offer) = farm.leased().await;
+    let end = End {
+        status: JobStatus::Failed,
+        reason: Some("no\0image\u{1b}[2J\nhere".to_owned()),
+        tasks: Vec::new(),
+    };
+    worker.json(offer.fence, "end", &end).await.done();
+    let job = farm.job(offer.job).await;
+    assert_eq!(job.reason.as_deref(), Some("no image [2J here"));
+}
