@@ -25,6 +25,9 @@ use crate::{exit::Failure, ui, ui::display::Display};
 const LOOK: Duration = Duration::from_millis(400);
 /// How long a farm that is away is waited for.
 const AWAY: Duration = Duration::from_mins(10);
+/// For how many looks a task's log waits for the job's to say that the task begins:
+/// a log that met its limit never does.
+const UNSAID: u8 = 5;
 /// How many pieces of a log wait to be shown.
 const PIECES: usize = 16;
 
@@ -40,7 +43,7 @@ pub async fn follow(farm: &Farm, id: i32, display: &Display) -> Result<Job, Fail
     loop {
         tokio::select! {
             biased;
-            Some(piece) = following.pieces.recv() => following.show_task(piece).await,
+            Some(piece) = following.pieces.recv(), if following.wants_task() => following.show_task(piece).await,
             Some((_, bytes)) = following.own_pieces.recv(), if following.wants_own() => {
                 following.rest = bytes;
                 following.show_own().await;
@@ -83,6 +86,8 @@ struct Following<'a> {
     hold: Option<usize>,
     /// The task whose log is read. One after the other, as they ran.
     task: Option<Reading>,
+    /// Looks since it is read and the job's log has not come to it.
+    unsaid: u8,
     out: mpsc::Sender<Piece>,
     pieces: mpsc::Receiver<Piece>,
     /// How many tasks have been begun with, or passed.
@@ -115,6 +120,7 @@ impl<'a> Following<'a> {
             rest: Bytes::new(),
             hold: None,
             task: None,
+            unsaid: 0,
             out,
             pieces,
             next: 0,
@@ -125,6 +131,12 @@ impl<'a> Following<'a> {
 
     fn wants_own(&self) -> bool {
         self.hold.is_none() && self.rest.is_empty()
+    }
+
+    /// Whether the job's log has been shown up to where the task begins.
+    fn wants_task(&self) -> bool {
+        let begins = self.task.is_some() && self.hold == self.next.checked_sub(1);
+        begins || self.unsaid >= UNSAID
     }
 
     /// Tasks that have been shown whole.
@@ -179,13 +191,18 @@ impl<'a> Following<'a> {
             reading
                 .look(job.ended() || task.is_some_and(is_over))
                 .await?;
-            if !reading.read {
+            let read = reading.read;
+            if !self.wants_task() {
+                self.unsaid += 1;
+            }
+            if !read || !self.wants_task() {
                 return Ok(());
             }
             while let Ok(piece) = self.pieces.try_recv() {
                 self.show_task(piece).await;
             }
             self.task = None;
+            self.unsaid = 0;
             self.tell(task).await;
         }
         while let Some(task) = job.tasks.get(self.next) {
