@@ -151,7 +151,7 @@ fn heed(worker: &Arc<Worker>, message: FromServer) -> Option<Left> {
     match message {
         FromServer::Offer(offer) => worker.take(*offer),
         FromServer::Renewed { lost } => worker.lose(&lost, "its lease has ended"),
-        FromServer::Cancel { fence } => worker.lose(&[fence], "it was cancelled"),
+        FromServer::Cancel { fence } => worker.lose(&[fence], "the server ended its lease"),
         // It was answered before.
         FromServer::Welcome { .. } => {}
         FromServer::Refused { reason, again } => return Some(refused(&reason, again)),
