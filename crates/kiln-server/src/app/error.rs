@@ -16,7 +16,9 @@ pub(crate) enum Error {
     #[error("{0}")]
     Unauthenticated(&'static str),
     /// The token may not do that.
-    #[error("this token was not granted {0}; make one that was: kiln admin token NAME --grants")]
+    #[error(
+        "this token was not granted {0}; the farm's operator makes one that was: kiln admin token NAME --grants \"{0}\""
+    )]
     MissingScope(Access),
     /// The token may not do that, whatever it was granted.
     #[error("{0}")]

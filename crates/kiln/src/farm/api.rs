@@ -97,6 +97,12 @@ pub fn job_id(word: &str) -> Result<i32, FarmError> {
     })
 }
 
+/// The farm of a job's URL: all that stands before `/~user/job/N`.
+pub fn server(word: &str) -> Option<&str> {
+    let (server, _) = word.split_once("/~")?;
+    server.contains("://").then_some(server)
+}
+
 fn is(what: &str, id: i32, found: Value) -> Result<Value, FarmError> {
     match found {
         Value::Null => Err(FarmError::Refused(format!(
@@ -112,6 +118,24 @@ fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, FarmError> {
 }
 
 impl Farm {
+    /// The number of a job of this farm. A URL of another farm's job names none
+    /// of this one's; what a socket's farm calls itself is not known here.
+    ///
+    /// # Errors
+    /// When the word is no job, or another farm's.
+    pub fn job_id(&self, word: &str) -> Result<i32, FarmError> {
+        let other = server(word).filter(|other| {
+            self.server().contains("://") && !other.eq_ignore_ascii_case(self.server())
+        });
+        match other {
+            None => job_id(word),
+            Some(other) => Err(FarmError::Refused(format!(
+                "{word} is a job of another farm than {here}; give --server {other}, or the job's number if both are the same",
+                here = self.server()
+            ))),
+        }
+    }
+
     async fn job_with(&self, fields: &str, id: i32) -> Result<Value, FarmError> {
         let query = format!("query($id: Int!) {{ job(id: $id) {{ {fields} }} }}");
         let mut data = self.query(&query, &json!({ "id": id })).await?;

@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_millis(400);
 const SOON: Duration = Duration::from_millis(50);
 /// How long a farm that is away is waited for.
 const AWAY: Duration = Duration::from_mins(10);
+/// For how many looks a task's log waits for the job's to say that the task begins:
+/// a log that met its limit never does.
+const UNSAID: u8 = 10;
 /// How many pieces of a log wait to be shown.
 const PIECES: usize = 16;
 
@@ -89,6 +92,8 @@ struct Following<'a> {
     hold: Option<usize>,
     /// The task whose log is read. One after the other, as they ran.
     task: Option<Reading>,
+    /// Looks since it is read and the job's log has not come to it.
+    unsaid: u8,
     out: mpsc::Sender<Piece>,
     pieces: mpsc::Receiver<Piece>,
     /// How many tasks have been begun with, or passed.
@@ -121,6 +126,7 @@ impl<'a> Following<'a> {
             rest: Bytes::new(),
             hold: None,
             task: None,
+            unsaid: 0,
             out,
             pieces,
             next: 0,
@@ -139,7 +145,8 @@ impl<'a> Following<'a> {
         let own_is_shown = self.own.as_ref().is_none_or(|own| own.read)
             && self.wants_own()
             && self.own_pieces.is_empty();
-        self.hold.is_some_and(|place| place + 1 == self.next) || own_is_shown
+        let begins = self.task.is_some() && self.hold == self.next.checked_sub(1);
+        begins || own_is_shown || self.unsaid >= UNSAID
     }
 
     /// Tasks that have been shown whole.
@@ -189,19 +196,23 @@ impl<'a> Following<'a> {
     }
 
     async fn tasks(&mut self, job: &Job) -> Result<(), Failure> {
-        let wanted = self.wants_task();
         if let Some(reading) = &mut self.task {
             let task = job.tasks.get(self.next - 1);
             reading
                 .look(job.ended() || task.is_some_and(is_over))
                 .await?;
-            if !reading.read || !wanted {
+            let read = reading.read;
+            if !self.wants_task() {
+                self.unsaid += 1;
+            }
+            if !read || !self.wants_task() {
                 return Ok(());
             }
             while let Ok(piece) = self.pieces.try_recv() {
                 self.show_task(piece).await;
             }
             self.task = None;
+            self.unsaid = 0;
             self.tell(task).await;
         }
         while let Some(task) = job.tasks.get(self.next) {

@@ -21,18 +21,12 @@ pub struct Recorded {
 pub async fn fetch(word: &str, args: &FarmArgs) -> Result<Recorded, Failure> {
     let id = api::job_id(word)?;
     let mut args = args.clone();
-    if let (None, Some(server)) = (&args.server, server(word)) {
-        args.server = Some(server);
+    if let (None, Some(server)) = (&args.server, api::server(word)) {
+        args.server = Some(server.to_owned());
     }
     let farm = Farm::of(&args)?;
     let fields = "manifest imageDigest sources { index commit }";
     recorded(id, &farm.job_fields(id, fields).await?)
-}
-
-/// The farm of a job's URL: all that stands before `/~user/job/N`.
-fn server(word: &str) -> Option<String> {
-    let (server, _) = word.split_once("/~")?;
-    server.contains("://").then(|| server.to_owned())
 }
 
 fn recorded(id: i32, job: &Value) -> Result<Recorded, Failure> {

@@ -39,7 +39,7 @@ fn check(mode: u32, owner: u32) -> Result<(), String> {
     match mode & 0o077 {
         0 => Ok(()),
         _ => Err(format!(
-            "others may read it (its mode is {:o}); `chmod 600` it, and if somebody may have read it, make another token",
+            "others may read it (its mode is {:o}); `chmod 600` it, and if somebody may have read it, make another",
             mode & 0o777
         )),
     }

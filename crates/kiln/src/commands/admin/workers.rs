@@ -19,6 +19,9 @@ pub async fn run(store: &Store, command: &WorkerCommand) -> Result<Exit, Failure
     match command {
         WorkerCommand::Add { name } => add(store, name).await,
         WorkerCommand::List => list(store).await,
+        WorkerCommand::Revoke { name } if name == INSIDE => Err(Failure::usage(format!(
+            "`{INSIDE}` is the worker inside `kiln serve`; `kiln serve --no-worker` runs none, `kiln admin worker pause {INSIDE}` gives it no jobs"
+        ))),
         WorkerCommand::Revoke { name } => done(
             store.revoke_worker(name).await.map_err(failed)?,
             "worker",

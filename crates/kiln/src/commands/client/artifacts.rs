@@ -6,14 +6,14 @@ use super::{print, print_json};
 use crate::{
     cli::client::ArtifactsArgs,
     exit::{Exit, Failure},
-    farm::{Farm, api::job_id, download},
+    farm::{Farm, download},
     ui,
 };
 
 /// Lists them, or fetches them.
 pub async fn run(args: &ArtifactsArgs) -> Result<Exit, Failure> {
     let farm = Farm::of(&args.farm)?;
-    let id = job_id(&args.job)?;
+    let id = farm.job_id(&args.job)?;
     let (raw, artifacts) = farm.artifacts(id).await?;
     if args.json.json {
         for artifact in raw.as_array().into_iter().flatten() {

@@ -16,7 +16,7 @@ use crate::{
         client::{JobArgs, LogsArgs},
     },
     exit::{Exit, Failure},
-    farm::{self, Farm, api::job_id, follow::follow},
+    farm::{self, Farm, follow::follow},
     ui::{self, display::Display},
 };
 
@@ -51,7 +51,9 @@ fn print(text: &str) {
 
 /// The farm and the job that a command is about.
 fn job_of(args: &JobArgs) -> Result<(Farm, i32), Failure> {
-    Ok((Farm::of(&args.farm)?, job_id(&args.job)?))
+    let farm = Farm::of(&args.farm)?;
+    let id = farm.job_id(&args.job)?;
+    Ok((farm, id))
 }
 
 /// Follows a job to its end, or until Ctrl-C.
@@ -76,7 +78,7 @@ async fn follow_to_exit(farm: &Farm, id: i32, display: &Display) -> Result<Exit,
 
 async fn logs(args: &LogsArgs) -> Result<Exit, Failure> {
     let farm = Farm::of(&args.farm)?;
-    let id = job_id(&args.job)?;
+    let id = farm.job_id(&args.job)?;
     match (&args.task, args.follow) {
         (None, true) => follow_to_exit(&farm, id, &Display::new(false)).await,
         (task, follow) => farm::logs::print(&farm, id, task.as_deref(), follow).await,

@@ -10,7 +10,7 @@ use crate::{
     cli::client::{GroupArgs, ResubmitArgs, SubmitArgs},
     commands::{manifest, run::default_manifest},
     exit::{Exit, Failure},
-    farm::{Farm, FarmError, api::job_id, idempotency_key},
+    farm::{Farm, FarmError, idempotency_key},
     host::files,
     ui::{self, display::Display},
 };
@@ -138,7 +138,7 @@ async fn wait_with_json(farm: &Farm, id: i32) -> Result<Exit, Failure> {
 pub async fn resubmit(args: &ResubmitArgs) -> Result<Exit, Failure> {
     let farm = Farm::of(&args.farm)?;
     let old = farm
-        .job_fields(job_id(&args.job)?, "manifest tags note visibility")
+        .job_fields(farm.job_id(&args.job)?, "manifest tags note visibility")
         .await?;
     let variables = json!({
         "manifest": old["manifest"],
@@ -163,13 +163,13 @@ pub async fn group(args: &GroupArgs) -> Result<Exit, Failure> {
         .iter()
         .partition(|word| Path::new(word).is_file());
     let files: Vec<PathBuf> = files.into_iter().map(PathBuf::from).collect();
-    let mut ids = Vec::new();
-    for word in jobs {
-        ids.push(job_id(word)?);
-    }
     let texts = tokio::task::spawn_blocking(move || read_all(&files)).await;
     let texts = texts.map_err(Failure::host)??;
     let farm = Farm::of(&args.farm)?;
+    let mut ids = Vec::new();
+    for word in jobs {
+        ids.push(farm.job_id(word)?);
+    }
     for text in texts {
         let job = submit(&farm, &json!({ "manifest": text, "execute": false })).await?;
         announce(&farm, &job, args.json.json, false);

@@ -58,6 +58,9 @@ fn users_tokens_and_workers_are_made_listed_and_taken_back() {
     farm.admin(["worker", "add", "local"])
         .expect_status(2)
         .expect_stderr("the worker inside `kiln serve`");
+    farm.admin(["worker", "revoke", "local"])
+        .expect_status(2)
+        .expect_stderr("`kiln serve --no-worker` runs none");
     farm.admin(["worker", "pause", "one", "--reason", "new disks"])
         .expect_success();
     farm.admin(["worker", "list"])

@@ -219,3 +219,42 @@ fn a_farms_job_runs_again_here_with_its_manifest() {
         .expect_status(2)
         .expect_stderr("there is no job 99");
 }
+
+#[test]
+fn a_url_of_another_farms_job_names_none_of_this_ones() {
+    let farm = farm();
+    farm.submit("tasks:\n- one: sleep 600\n").expect_success();
+    let other = "https://elsewhere.example/~ada/job/1";
+    for command in ["cancel", "show", "logs", "artifacts", "resubmit", "group"] {
+        farm.client([command, other])
+            .expect_status(2)
+            .expect_stderr("is a job of another farm");
+    }
+    let url = format!("{}/~ada/job/1", farm.url());
+    farm.client(["cancel", &url]).expect_success();
+}
+
+#[test]
+fn a_job_that_has_ended_is_followed_in_the_order_in_which_it_ran() {
+    let farm = farm();
+    farm.submit("tasks:\n- one: echo of-one\n- two: echo of-two\n")
+        .arg("-f")
+        .expect_success();
+    let order = [
+        "[kiln] job 1",
+        "[kiln] task one\n",
+        "\nof-one",
+        "[kiln] task one: success",
+        "[kiln] task two\n",
+        "\nof-two",
+        "[kiln] success",
+    ];
+    for _ in 0..4 {
+        let text = farm.client(["logs", "-f", "1"]).expect_success().stdout();
+        let places: Vec<_> = order.iter().map(|part| text.find(part)).collect();
+        assert!(
+            places.is_sorted() && places[0].is_some(),
+            "{places:?}: {text}"
+        );
+    }
+}
