@@ -260,4 +260,11 @@ mod tests {
             assert!(job_id(word).is_err(), "{word}");
         }
     }
+
+    #[test]
+    fn the_farm_is_what_stands_before_the_user() {
+        let named = server("https://b.example/~me/job/3");
+        assert_eq!(named, Some("https://b.example"));
+        assert_eq!(server("3"), None);
+    }
 }

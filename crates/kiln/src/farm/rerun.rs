@@ -129,13 +129,4 @@ mod tests {
         });
         assert!(recorded(1, &job).is_err());
     }
-
-    #[test]
-    fn the_farm_is_what_stands_before_the_user() {
-        assert_eq!(
-            server("https://b.example/~me/job/3").as_deref(),
-            Some("https://b.example")
-        );
-        assert_eq!(server("3"), None);
-    }
 }
