@@ -48,7 +48,10 @@ impl Mutation {
         clippy::too_many_arguments,
         reason = "the arguments are builds.sr.ht's"
     )]
-    #[graphql(directive = access::apply(AccessScope::Jobs, AccessKind::Rw))]
+    #[graphql(
+        complexity = "100 + child_complexity",
+        directive = access::apply(AccessScope::Jobs, AccessKind::Rw)
+    )]
     async fn submit(
         &self,
         ctx: &Context<'_>,

@@ -94,8 +94,10 @@ async fn queries_that_nest_repeat_or_cost_too_much_are_refused() {
     };
     let reasons = format!("{{ jobs {{ results {{ {} }} }} }}", names("waiting", 11));
     let queues = format!("{{ {} }}", names("queue { owner }", 100));
+    let submit = r#"submit(manifest: "image: x\ntasks: [{a: b}]") { id }"#;
+    let jobs = format!("mutation {{ {} }}", names(submit, 60));
     for query in [
-        nested, lists, braces, aliases, dear, texts, bomb, reasons, queues,
+        nested, lists, braces, aliases, dear, texts, bomb, reasons, queues, jobs,
     ] {
         let reply = farm.query(&token, &query, json!({})).await;
         let shown = &query[..query.len().min(60)];
