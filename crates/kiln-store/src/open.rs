@@ -88,6 +88,12 @@ async fn connect(engine: Engine, config: &Config) -> Result<AnyPool, OpenError> 
     let memory = engine == Engine::Sqlite && config.url.contains(":memory:");
     let options = AnyPoolOptions::new()
         .acquire_timeout(ACQUIRE)
+        // SQLite itself undoes a transaction for which the disk is full. The driver's own
+        // ROLLBACK fails then, and it believes for ever to be inside the transaction.
+        .before_acquire(|connection, _| {
+            let usable = !connection.is_in_transaction();
+            Box::pin(async move { Ok(usable) })
+        })
         .after_connect(move |connection, _| {
             Box::pin(async move {
                 connection

@@ -196,6 +196,16 @@ pub async fn fall_victim(store: &Store, times: u32) -> Result<u32, StoreError> {
     Ok(done)
 }
 
+/// A transaction that the database undoes by itself, as SQLite does when the disk is full.
+///
+/// # Errors
+/// [`StoreError::Unavailable`].
+pub async fn undone_by_the_database(store: &Store) -> Result<(), StoreError> {
+    let mut tx = store.write().await?;
+    sqlx::query("ROLLBACK").execute(&mut *tx).await?;
+    Ok(())
+}
+
 /// What a connection of the store's is set to.
 ///
 /// # Errors

@@ -158,6 +158,17 @@ async fn what_falls_victim_to_another_transaction_is_done_again_but_not_for_ever
 }
 
 #[tokio::test]
+async fn a_transaction_that_the_database_itself_undid_spoils_no_connection() {
+    let farm = Farm::sqlite().await;
+    let ann = farm.user("ann").await;
+    // More often than there are connections.
+    for _ in 0..20 {
+        testing::undone_by_the_database(&farm.store).await.unwrap();
+    }
+    farm.submit(ann).await;
+}
+
+#[tokio::test]
 async fn every_connection_waits_for_the_disk_and_not_for_ever_for_others() {
     let sqlite = Farm::sqlite().await;
     let postgres = Farm::postgres().await;
