@@ -11,7 +11,7 @@ use kiln_core::{
 pub use kiln_core::farm::wait::WaitReason;
 
 /// A moment by the database's clock: microseconds since 1970, UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub i64);
 
 /// SHA-256 of a token. The token itself is stored nowhere.

@@ -102,8 +102,8 @@ async fn first_lines(state: &State, given: Given) -> Result<(), StoreError> {
 /// Ends leases that ran out, and jobs that are overdue.
 async fn reap(state: &State) -> Result<(), StoreError> {
     let reaped = async {
-        state.store.ping().await?;
-        state.store.reap(state.reception.is_whole()).await
+        let clock = state.store.now().await?;
+        state.store.reap(state.reception.is_whole(clock)).await
     };
     let changed = reaped.await.inspect_err(|_| state.reception.broke_off())?;
     state.metrics.lost.inc_by(changed.sessions.len() as u64);

@@ -2,7 +2,8 @@
 //!
 //! A lease that ran out says that its worker is lost only if the worker could have renewed
 //! it. So nobody is taken for lost until the server ran, and its database answered, for
-//! one whole lease.
+//! one whole lease. Leases run by the database's clock: when that was put forward they all
+//! run out at once, and there is one whole lease to renew them too.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use kiln_core::farm::limits;
+use kiln_store::model::Moment;
 use rustix::time::{ClockId, clock_gettime};
 
 /// One whole lease.
@@ -26,13 +28,16 @@ pub(crate) struct Reception(Mutex<Heard>);
 struct Heard {
     since: Option<Duration>,
     last: Duration,
+    /// What the database's clock said then.
+    clock: Moment,
 }
 
 impl Reception {
-    /// Looked at each second: the database answers. Tells whether it did for one whole lease.
-    pub(crate) fn is_whole(&self) -> bool {
+    /// Looked at each second: the database answers, and says that it is so late. Tells
+    /// whether it did for one whole lease.
+    pub(crate) fn is_whole(&self, clock: Moment) -> bool {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.answered(now())
+        heard.answered(now(), clock)
     }
 
     /// The database did not answer.
@@ -43,9 +48,12 @@ impl Reception {
 }
 
 impl Heard {
-    fn answered(&mut self, now: Duration) -> bool {
+    fn answered(&mut self, now: Duration, clock: Moment) -> bool {
         let gap = now.saturating_sub(std::mem::replace(&mut self.last, now));
-        if gap > GAP {
+        let before = std::mem::replace(&mut self.clock, clock);
+        let passed = u64::try_from(clock.0.saturating_sub(before.0)).unwrap_or_default();
+        let put_forward = Duration::from_micros(passed).saturating_sub(gap);
+        if gap > GAP || put_forward > GAP {
             self.since = None;
         }
         let since = *self.since.get_or_insert(now);
@@ -63,9 +71,13 @@ fn now() -> Duration {
 mod tests {
     use super::*;
 
+    fn clock(second: u64) -> Moment {
+        Moment(i64::try_from(second).unwrap() * 1_000_000)
+    }
+
     fn looks(heard: &mut Heard, seconds: std::ops::RangeInclusive<u64>) -> Vec<u64> {
         seconds
-            .filter(|second| heard.answered(Duration::from_secs(*second)))
+            .filter(|second| heard.answered(Duration::from_secs(*second), clock(*second)))
             .collect()
     }
 
@@ -82,6 +94,22 @@ mod tests {
         looks(&mut heard, 100..=140);
         assert_eq!(looks(&mut heard, 146..=175), [0; 0]);
         assert_eq!(looks(&mut heard, 176..=176), [176]);
+    }
+
+    #[test]
+    fn a_clock_that_was_put_forward_begins_anew() {
+        let mut heard = Heard::default();
+        looks(&mut heard, 100..=140);
+        let mut whole = (141..=175)
+            .filter(|second| heard.answered(Duration::from_secs(*second), clock(second + 3600)));
+        assert_eq!(whole.next(), Some(171));
+    }
+
+    #[test]
+    fn a_clock_that_was_put_back_changes_nothing() {
+        let mut heard = Heard::default();
+        looks(&mut heard, 3700..=3740);
+        assert!(heard.answered(Duration::from_secs(3741), clock(141)));
     }
 
     #[test]
