@@ -4,6 +4,7 @@
 
 mod admin;
 mod client;
+mod queue;
 mod settings;
 
 use crate::harness::Farm;
