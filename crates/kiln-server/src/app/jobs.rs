@@ -63,6 +63,10 @@ pub(crate) async fn cancel(state: &State, actor: &Actor, id: JobId) -> Result<Jo
         Some(user) if user.id != job.owner => format!("~{} cancelled it", user.username),
         _ => "its owner cancelled it".to_owned(),
     };
+    if job.status.is_terminal() {
+        let text = format!("job {id} has ended already: {}", job.status);
+        return Err(Error::Conflict(text));
+    }
     let changed = state.store.cancel(id, &who).await?;
     narrate::decided(state, &changed).await;
     find(state, actor, id, Wish::Change).await

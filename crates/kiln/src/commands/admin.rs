@@ -9,7 +9,7 @@ mod workers;
 use kiln_store::{Store, StoreError, model::Moment};
 
 use crate::{
-    cli::farm::{AdminArgs, AdminCommand},
+    cli::farm::{AdminArgs, AdminCommand, UserCommand, WorkerCommand},
     commands::config::variable,
     config::{Layers, Place},
     exit::{Exit, Failure},
@@ -21,7 +21,12 @@ pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
     if let AdminCommand::Restore { file } = &args.command {
         return backup::restore(&place, file).await;
     }
-    let store = open(&place).await?;
+    let adds = matches!(
+        args.command,
+        AdminCommand::User(UserCommand::Add { .. })
+            | AdminCommand::Worker(WorkerCommand::Add { .. })
+    );
+    let store = open(&place, adds).await?;
     match &args.command {
         AdminCommand::User(command) => users::run(&store, command).await,
         AdminCommand::Token(args) => tokens::run(&store, args).await,
@@ -32,9 +37,16 @@ pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
 }
 
 /// The farm's store. A database that is there is left at the version that it
-/// has: the server is the one that brings it up to date.
-async fn open(place: &Place) -> Result<Store, Failure> {
+/// has: the server is the one that brings it up to date. Where there is none, one is made
+/// for who adds something to it: all others have the wrong directory.
+async fn open(place: &Place, adds: bool) -> Result<Store, Failure> {
     let fresh = place.file().is_some_and(|file| !file.exists());
+    if fresh && !adds {
+        return Err(Failure::usage(format!(
+            "{} has no farm's database; --data says where `kiln serve` keeps it",
+            place.data.display()
+        )));
+    }
     if fresh {
         use std::os::unix::fs::DirBuilderExt as _;
         let mut dir = std::fs::DirBuilder::new();

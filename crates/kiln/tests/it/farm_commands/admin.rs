@@ -90,6 +90,15 @@ fn where_the_state_is_may_be_said_before_or_behind_the_words() {
 }
 
 #[test]
+fn a_directory_without_a_farm_is_not_made_into_one_by_who_only_looks() {
+    let kiln = crate::harness::Kiln::without_images();
+    kiln.kiln(["admin", "user", "list", "--data", "nothing"])
+        .expect_status(2)
+        .expect_stderr("has no farm's database");
+    assert!(!kiln.dir().join("nothing").exists());
+}
+
+#[test]
 fn a_second_server_on_one_directory_is_refused_and_told_by_whom() {
     let farm = Farm::start();
     let data = farm.kiln().home().join("serve");

@@ -50,6 +50,9 @@ fn all_slots_are_busy_and_the_position_is_told() {
     waits(&farm, &third, "busy; position 2");
     // A cancel frees the slot for the next.
     farm.client(["cancel", &first]).expect_success();
+    farm.client(["cancel", &first])
+        .expect_status(2)
+        .expect_stderr(&format!("job {first} has ended already: cancelled"));
     runs(&farm, &second);
     waits(&farm, &third, "busy; position 1");
 }
