@@ -99,6 +99,7 @@ CREATE TABLE lanes (
     PRIMARY KEY (class_id, share_id)
 );
 CREATE INDEX lanes_waiting ON lanes (class_id) WHERE queued > 0;
+CREATE INDEX lanes_of_share ON lanes (share_id) WHERE queued > 0;
 
 CREATE TABLE job_groups (
     id IDENTITY,

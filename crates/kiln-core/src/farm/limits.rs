@@ -34,6 +34,9 @@ pub const ATTEMPTS: u32 = 3;
 pub const LEASE_SECONDS: u64 = 30;
 /// A worker renews so often, in seconds.
 pub const RENEW_SECONDS: u64 = 5;
+/// How many kinds of jobs, by what they ask of a worker, one share may have queued at
+/// once: a pass looks at each kind.
+pub const KINDS: u32 = 256;
 /// One append to a log, in bytes.
 pub const APPEND: usize = 1 << 20;
 /// How long a job waits that no worker could serve, in days.

@@ -1,7 +1,7 @@
 //! Moving jobs and tasks along their diagrams. Nothing else writes a status.
 
 use kiln_core::{
-    farm::{Fence, GroupId, JobId, SessionId},
+    farm::{Fence, GroupId, JobId, SessionId, limits},
     job::{JobStatus, TaskStatus},
 };
 use sqlx::{Row as _, any::AnyRow};
@@ -73,6 +73,10 @@ pub(crate) async fn job(
     }
     count(tx, job, job.status, -1).await?;
     count(tx, job, to, 1).await?;
+    // What comes back to the queue is never refused.
+    if (job.status, to) == (JobStatus::Pending, JobStatus::Queued) {
+        has_few_kinds(tx, job).await?;
+    }
     if to.is_terminal() {
         finish(tx, job).await?;
         changed.ended.push(job.id);
@@ -112,6 +116,22 @@ async fn count(tx: &mut Tx, job: &Present, status: JobStatus, by: i64) -> Result
                 .await?;
         }
         _ => {}
+    }
+    Ok(())
+}
+
+/// A pass looks at each lane that waits: nobody may make it look at any number of them.
+async fn has_few_kinds(tx: &mut Tx, job: &Present) -> Result<(), StoreError> {
+    let kinds: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM lanes WHERE share_id = $1 AND queued > 0")
+            .bind(job.share)
+            .fetch_one(&mut **tx)
+            .await?;
+    if kinds > i64::from(limits::KINDS) {
+        return Err(StoreError::Conflict(format!(
+            "jobs of {} kinds wait already, by image, architecture and labels; wait until some have ended",
+            limits::KINDS
+        )));
     }
     Ok(())
 }

@@ -77,6 +77,7 @@ on_every_engine! {
     queue:
         a_long_queue_delays_another_share_by_one_turn,
         a_share_has_its_cap,
+        a_share_has_only_so_many_kinds_of_jobs_queued,
         priority_comes_first_and_then_age,
         what_nobody_serves_blocks_nobody,
         a_lost_job_keeps_its_age,

@@ -57,6 +57,23 @@ pub async fn a_share_has_its_cap(farm: &Farm) {
     assert_eq!(farm.held(&alder).await.len(), 5);
 }
 
+pub async fn a_share_has_only_so_many_kinds_of_jobs_queued(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let of_kind = |number: u32| NewJob {
+        requirements: Requirements::new(IMAGE.into(), None, &[format!("kind={number}")]).unwrap(),
+        ..new_job(ann)
+    };
+    for number in 0..limits::KINDS {
+        farm.submit_as(of_kind(number)).await;
+    }
+    let refused = farm.store.submit(&of_kind(limits::KINDS)).await;
+    assert!(is_conflict(refused));
+    // More of a kind, and others' jobs, are as welcome as ever.
+    farm.submit_as(of_kind(0)).await;
+    let bob = farm.user("bob").await;
+    farm.submit(bob).await;
+}
+
 pub async fn priority_comes_first_and_then_age(farm: &Farm) {
     let ann = farm.user("ann").await;
     let mut jobs = Vec::new();
