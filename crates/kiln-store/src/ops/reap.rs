@@ -36,6 +36,7 @@ impl Store {
     pub async fn reap(&self, leases_too: bool) -> Result<Changed, StoreError> {
         write!(self, |tx| {
             let mut changed = Changed::default();
+            shorten(tx).await?;
             for (fence, job, next) in over(tx, leases_too).await? {
                 let reason = Some(next.reason.as_str());
                 moves::end_lease(tx, fence, Outcome::Reaped, reason, &mut changed).await?;
@@ -105,6 +106,16 @@ impl Store {
             slots: rows::number(&row, "slots")?,
         })
     }
+}
+
+/// No lease lasts longer than a whole one: where one seems to, the database's clock was put
+/// back, and a worker that is lost would never be missed.
+async fn shorten(tx: &mut Tx) -> Result<(), StoreError> {
+    sqlx::query("UPDATE attempts SET expires = $1 WHERE ended IS NULL AND expires > $1")
+        .bind(tx.now.0 + LEASE)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 /// Leases that are over, and where their jobs go.

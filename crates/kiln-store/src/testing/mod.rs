@@ -80,11 +80,12 @@ const RULES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Lets time pass at once: whatever happened, happened so much longer ago.
+/// Lets time pass at once: whatever happened, happened so much longer ago. Less than
+/// nothing puts the clock back.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`].
-pub async fn pass(store: &Store, seconds: u32) -> Result<(), StoreError> {
+pub async fn pass(store: &Store, seconds: i64) -> Result<(), StoreError> {
     let mut tx = store.write().await?;
     for (table, columns) in MOMENTS {
         let sets: Vec<String> = columns
@@ -94,7 +95,7 @@ pub async fn pass(store: &Store, seconds: u32) -> Result<(), StoreError> {
         // Words of this file.
         let text = format!("UPDATE {table} SET {}", sets.join(", "));
         sqlx::query(sqlx::AssertSqlSafe(text))
-            .bind(i64::from(seconds) * 1_000_000)
+            .bind(seconds * 1_000_000)
             .execute(&mut *tx)
             .await?;
     }
@@ -169,10 +170,10 @@ pub async fn migrate(store: &Store, further: &[&str]) -> Result<usize, crate::Op
 ///
 /// # Errors
 /// [`StoreError::Unavailable`].
-pub async fn unserved(store: &Store, seconds: u32) -> Result<(), StoreError> {
+pub async fn unserved(store: &Store, seconds: i64) -> Result<(), StoreError> {
     let mut tx = store.write().await?;
     sqlx::query("UPDATE classes SET unserved = $1")
-        .bind(i64::from(seconds) * 1_000_000)
+        .bind(seconds * 1_000_000)
         .execute(&mut *tx)
         .await?;
     tx.commit().await

@@ -84,7 +84,7 @@ impl Farm {
         assert!(broken.is_empty(), "{broken:#?}");
     }
 
-    pub async fn pass(&self, seconds: u32) {
+    pub async fn pass(&self, seconds: i64) {
         testing::pass(&self.store, seconds).await.unwrap();
     }
 

@@ -8,7 +8,7 @@ use kiln_store::model::{LeaseKey, NewArtifact};
 
 use crate::farm::{Builder, Farm, is_conflict, is_lost, is_not_found, state};
 
-const LEASE: u32 = limits::LEASE_SECONDS as u32;
+const LEASE: i64 = limits::LEASE_SECONDS as i64;
 
 fn artifact() -> NewArtifact {
     NewArtifact {
@@ -153,6 +153,17 @@ pub async fn a_lease_that_ran_out_is_alive_until_the_reaper_comes(farm: &Farm) {
     );
     assert_eq!(farm.renew(&alder, &[fence]).await, [fence]);
     assert!(is_lost(farm.store.begun(alder.key(fence)).await));
+}
+
+pub async fn a_clock_that_was_put_back_keeps_no_lease_of_who_is_gone(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    farm.assigned(&alder).await;
+    farm.pass(-3600).await;
+    assert!(farm.store.reap(true).await.unwrap().jobs.is_empty());
+    farm.pass(LEASE + 1).await;
+    assert_eq!(farm.store.reap(true).await.unwrap().jobs, [job]);
 }
 
 async fn lose(farm: &Farm, builder: &Builder, job: JobId) {

@@ -306,7 +306,7 @@ async fn busy(farm: &Farm, alder: &Builder) {
     assert_eq!(farm.store.waiting(None, 1).await.unwrap().len(), 1);
 }
 
-const WEEK: u32 = limits::UNSERVED_DAYS as u32 * 24 * 60 * 60;
+const WEEK: i64 = limits::UNSERVED_DAYS as i64 * 24 * 60 * 60;
 
 /// A farm that looks every few minutes, with a worker that is there.
 async fn go_on(farm: &Farm, alder: &Builder, seconds: u32) {
