@@ -4,9 +4,14 @@ use std::fmt::Write as _;
 
 use kiln_core::farm::{ArtifactId, JobId};
 
+/// A user of this farm, and of no other.
+pub(crate) fn user(origin: &str, name: &str) -> String {
+    format!("{origin}/~{}", escaped(name))
+}
+
 /// A job's page, by which people and guests name it.
 pub(crate) fn job(origin: &str, owner: &str, job: JobId) -> String {
-    format!("{origin}/~{}/job/{job}", escaped(owner))
+    format!("{}/job/{job}", user(origin, owner))
 }
 
 /// A job's own log.

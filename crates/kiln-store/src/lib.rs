@@ -25,6 +25,7 @@ mod ops;
 mod rows;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod token;
 mod tx;
 
 use std::sync::Arc;

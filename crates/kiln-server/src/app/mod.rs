@@ -7,6 +7,7 @@ pub(crate) mod actor;
 pub(crate) mod artifacts;
 mod error;
 pub(crate) mod groups;
+pub(crate) mod health;
 mod input;
 pub(crate) mod jobs;
 pub(crate) mod leases;
@@ -16,13 +17,13 @@ pub(crate) mod permission;
 pub(crate) mod sessions;
 pub(crate) mod submit;
 pub(crate) mod time;
-pub(crate) mod token;
 pub(crate) mod users;
 pub(crate) mod waiting;
 pub(crate) mod workers;
 
 pub(crate) use actor::Actor;
 pub(crate) use error::Error;
+pub(crate) use kiln_store::token;
 
 /// What a use case gives.
 pub(crate) type Result<T> = std::result::Result<T, Error>;

@@ -10,7 +10,7 @@ use kiln_store::{
 use kiln_wire::message::{FromServer, Offer, Recipe};
 
 use super::token;
-use crate::state::State;
+use crate::{state::State, urls};
 
 /// What there is to tell a session, now and from then on.
 #[derive(Debug)]
@@ -134,8 +134,8 @@ impl Told {
 /// What a worker needs for a job. Each offer of a lease has a new token; the one
 /// before it is worth nothing any more, for its worker never got it or lost it.
 async fn offer(state: &State, lease: Lease) -> Result<Offer, StoreError> {
-    let token = token::of_job().map_err(|error| StoreError::Unavailable(error.into()))?;
-    let hash = token::hash(&token);
+    let (token, hash) =
+        token::make(token::Kind::Job).map_err(|error| StoreError::Unavailable(error.into()))?;
     state.store.set_lease_token(lease.fence, hash).await?;
     let job = lease.job;
     let text = state.store.manifest(job.id).await?;
@@ -144,8 +144,8 @@ async fn offer(state: &State, lease: Lease) -> Result<Offer, StoreError> {
         fence: lease.fence,
         attempt: lease.attempt,
         job: job.id,
-        url: format!("{origin}/~{}/job/{}", lease.owner_name, job.id),
-        owner: format!("{origin}/~{}", lease.owner_name),
+        url: urls::job(origin, &lease.owner_name, job.id),
+        owner: urls::user(origin, &lease.owner_name),
         recipe: Recipe::Manifest { text },
         deadline_seconds: job.deadline_seconds,
         artifact_limit: state.config.artifact_limit,

@@ -3,7 +3,7 @@
 use axum::{Router, extract, routing::get};
 use http::{StatusCode, header};
 
-use crate::state::Shared;
+use crate::{app::health, state::Shared};
 
 pub(super) fn router() -> Router<Shared> {
     Router::new()
@@ -12,25 +12,14 @@ pub(super) fn router() -> Router<Shared> {
         .route("/metrics", get(metrics))
 }
 
-/// Whether requests can be served now; what is missing, a line each. What exactly failed
-/// is for the operator, in the server's own log.
+/// Whether requests can be served now; what is missing, a line each.
 async fn ready(extract::State(state): extract::State<Shared>) -> (StatusCode, String) {
-    let mut missing = String::new();
-    if let Err(error) = state.store.ping().await {
-        tracing::warn!("not ready: {error}");
-        missing.push_str("the database does not answer\n");
-    }
-    if let Err(error) = state.objects.check().await {
-        tracing::warn!("not ready: logs and artifacts can't be written: {error}");
-        missing.push_str("the directory of logs and artifacts can't be written\n");
-    }
-    if *state.stopping.borrow() {
-        missing.push_str("the server is ending\n");
-    }
+    let missing = health::missing(&state).await;
     if missing.is_empty() {
         (StatusCode::OK, "ready\n".to_owned())
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, missing)
+        let lines = missing.iter().map(|what| format!("{what}\n"));
+        (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
     }
 }
 
@@ -44,7 +33,9 @@ async fn metrics(
             "the database does not answer\n",
         )
     };
-    let counts = state.store.counts().await.map_err(|error| failed(&error))?;
+    let counts = health::counts(&state)
+        .await
+        .map_err(|error| failed(&error))?;
     let text = state
         .metrics
         .text(&counts)

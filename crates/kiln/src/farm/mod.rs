@@ -15,7 +15,6 @@ pub mod download;
 pub mod follow;
 pub mod logs;
 pub mod rerun;
-pub mod tokens;
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@ pub mod locked;
 pub mod machine;
 pub mod namespaces;
 pub mod paths;
+pub mod preparation;
 pub mod private;
 pub mod proxy;
 pub mod scratch;

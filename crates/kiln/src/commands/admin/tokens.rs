@@ -1,13 +1,12 @@
 //! `kiln admin token`.
 
 use kiln_core::farm::{Grants, TokenId};
-use kiln_store::{Store, model::User};
+use kiln_store::{Store, model::User, token};
 
 use super::{date, done, failed, users::username};
 use crate::{
     cli::farm::{TokenArgs, TokenCommand},
     exit::{Exit, Failure},
-    farm::tokens,
     ui,
 };
 
@@ -53,7 +52,7 @@ async fn make(
             user.username
         )));
     }
-    let (token, hash) = tokens::make(tokens::USER)?;
+    let (token, hash) = token::make(token::Kind::User).map_err(Failure::host)?;
     let made = store
         .add_token(user.id, hash, grants, days)
         .await

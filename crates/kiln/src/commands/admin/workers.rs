@@ -1,13 +1,12 @@
 //! `kiln admin worker`.
 
 use kiln_core::farm::limits;
-use kiln_store::Store;
+use kiln_store::{Store, token};
 
 use super::{date, done, failed};
 use crate::{
     cli::farm::WorkerCommand,
     exit::{Exit, Failure},
-    farm::tokens,
     ui,
 };
 
@@ -53,7 +52,7 @@ async fn add(store: &Store, name: &str) -> Result<Exit, Failure> {
             ),
         }));
     }
-    let (token, hash) = tokens::make(tokens::WORKER)?;
+    let (token, hash) = token::make(token::Kind::Worker).map_err(Failure::host)?;
     let worker = store.add_worker(name, hash).await.map_err(failed)?;
     ui::note(&format!(
         "put the token of {} into a file that only `kiln worker --token-file` reads; it is shown once, here:",

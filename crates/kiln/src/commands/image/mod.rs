@@ -38,5 +38,6 @@ pub async fn dispatch(command: ImageCommand) -> Result<Exit, Failure> {
 /// What an image's guests may reach.
 async fn network(image: &Image, options: &[String]) -> Result<Network, Failure> {
     let distro = image.name.split('/').next().unwrap_or(&image.name);
-    allow::public(options, distro, &allow::TO_A_PERSON).await
+    let apt = allow::installs_with_apt(distro);
+    allow::public(options, apt, &allow::TO_A_PERSON).await
 }

@@ -20,7 +20,8 @@ pub async fn network(args: &RunArgs, manifest: &Manifest) -> Result<Network, Fai
     if args.no_network {
         return Ok(Network::None);
     }
-    public(&args.allow, manifest.image.distro(), &TO_A_PERSON).await
+    let apt = installs_with_apt(manifest.image.distro());
+    public(&args.allow, apt, &TO_A_PERSON).await
 }
 
 /// Who is told what is opened by itself.
@@ -42,14 +43,14 @@ pub const TO_THE_LOG: Told = Told {
     until: " to guests",
 };
 
-/// The public internet, what the options name, and the host's mirror for
-/// images of a distribution that installs from it.
-pub async fn public(options: &[String], distro: &str, told: &Told) -> Result<Network, Failure> {
+/// The public internet, what the options name, and if `apt_opens` the host's
+/// own mirror, which images need that install from it.
+pub async fn public(options: &[String], apt_opens: bool, told: &Told) -> Result<Network, Failure> {
     let mut allow = Vec::new();
     for option in options {
         allow.extend(parse(option).await?);
     }
-    if installs_with_apt(distro) {
+    if apt_opens {
         let mirror = mirror(&apt::closed(&apt::servers()).await, &allow, told);
         allow.extend(mirror);
     }

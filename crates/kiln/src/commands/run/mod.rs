@@ -24,7 +24,7 @@ use kiln_core::{
     manifest::{Arch, EnvName, Manifest},
 };
 use kiln_vm::{
-    machine::{GuestSpec, Machine, Preparation},
+    machine::{GuestSpec, Machine},
     qemu::accelerator::{Accelerator, TCG_WARNING},
 };
 use kiln_worker::{Cause, Job, Limits, Outcome, Secret};
@@ -35,7 +35,7 @@ use crate::{
     cli::RunArgs,
     exit::{Exit, Failure},
     farm::rerun::{self, Recorded},
-    host::{self, paths, scratch},
+    host::{self, paths, preparation, scratch},
     ui::{self, display::Display},
 };
 use folder::{Folder, Recorder};
@@ -112,7 +112,13 @@ async fn prepare(args: &Arc<RunArgs>) -> Result<Prepared, Failure> {
             cpus: args.cpus,
             disk_mib: args.disk,
             network,
-            preparation: preparation(args, &request.manifest),
+            preparation: preparation::of(
+                &request.manifest,
+                // Templates are this user's own.
+                rustix::process::getuid().as_raw().to_string(),
+                args.derived_ttl,
+                args.fresh,
+            ),
             farm: None,
             dir: folder.scratch(),
         },
@@ -122,26 +128,6 @@ async fn prepare(args: &Arc<RunArgs>) -> Result<Prepared, Failure> {
         machine,
         job,
         folder,
-    })
-}
-
-/// What a guest may be kept with.
-fn preparation(args: &RunArgs, manifest: &Manifest) -> Option<Preparation> {
-    let repositories = manifest.repositories().iter();
-    let repositories: Vec<(String, String)> = repositories
-        .map(|repository| (repository.name.clone(), repository.source.clone()))
-        .collect();
-    let packages = manifest.packages().to_vec();
-    if (repositories.is_empty() && packages.is_empty()) || args.derived_ttl.is_zero() {
-        return None;
-    }
-    Some(Preparation {
-        // Templates are this user's own.
-        owner: rustix::process::getuid().as_raw().to_string(),
-        repositories,
-        packages,
-        max_age: args.derived_ttl,
-        fresh: args.fresh,
     })
 }
 

@@ -10,7 +10,7 @@ mod listen;
 mod tls;
 
 use kiln_server::{Listener, Running};
-use kiln_store::Store;
+use kiln_store::{Store, token};
 use tokio::{
     io::DuplexStream,
     sync::{mpsc, watch},
@@ -21,7 +21,6 @@ use crate::{
     cli::farm::ServeArgs,
     config::{GuestConfig, Layers, ServeConfig},
     exit::{Exit, Failure},
-    farm::tokens,
     host::{data_dir::DataDir, signals},
     logging,
 };
@@ -108,7 +107,7 @@ async fn work_inside(
     connections: mpsc::Sender<DuplexStream>,
     signals: watch::Receiver<u32>,
 ) -> Result<(), Failure> {
-    let (token, hash) = tokens::make(tokens::WORKER)?;
+    let (token, hash) = token::make(token::Kind::Worker).map_err(Failure::host)?;
     store
         .renew_worker(INSIDE, hash)
         .await

@@ -7,9 +7,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use kiln_core::{farm::OfferedImage, manifest::Manifest};
+use kiln_core::farm::OfferedImage;
 use kiln_vm::{
-    machine::{GuestSpec, Preparation},
+    machine::GuestSpec,
     namespace::Isolation,
     network::Network,
     qemu::{
@@ -25,7 +25,7 @@ use crate::{
     commands::{doctor, run::allow},
     config::GuestConfig,
     exit::Failure,
-    host,
+    host::{self, preparation},
 };
 
 /// What a guest is given when neither its image nor the operator says.
@@ -95,29 +95,9 @@ impl QemuHost {
         if let Some(network) = known.get(&apt) {
             return Ok(network.clone());
         }
-        let distro = if apt { "debian" } else { "" };
-        let network = allow::public(&self.guests.allow, distro, &allow::TO_THE_LOG).await?;
+        let network = allow::public(&self.guests.allow, apt, &allow::TO_THE_LOG).await?;
         known.insert(apt, network.clone());
         Ok(network)
-    }
-
-    fn preparation(&self, manifest: &Manifest, owner: &str) -> Option<Preparation> {
-        let repositories = manifest.repositories().iter();
-        let repositories: Vec<(String, String)> = repositories
-            .map(|repository| (repository.name.clone(), repository.source.clone()))
-            .collect();
-        let packages = manifest.packages().to_vec();
-        if (repositories.is_empty() && packages.is_empty()) || self.guests.derived_ttl.is_zero() {
-            return None;
-        }
-        Some(Preparation {
-            // No user of this host is called like this.
-            owner: owner.to_owned(),
-            repositories,
-            packages,
-            max_age: self.guests.derived_ttl,
-            fresh: false,
-        })
     }
 
     async fn placed(&self, request: &Request<'_>) -> Result<Place, Failure> {
@@ -136,7 +116,12 @@ impl QemuHost {
             memory_mib: self.guests.memory_mib,
             cpus: self.guests.cpus,
             disk_mib: self.guests.disk_mib,
-            preparation: self.preparation(manifest, request.owner),
+            preparation: preparation::of(
+                manifest,
+                request.owner.to_owned(),
+                self.guests.derived_ttl,
+                false,
+            ),
             farm: Some(Arc::clone(&request.farm)),
             dir: request.dir.to_owned(),
         };
