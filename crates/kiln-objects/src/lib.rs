@@ -37,17 +37,10 @@ use tokio::{
     sync::watch,
 };
 
+pub use kiln_core::farm::LogName;
+
 pub use crate::log::LockedLog;
 use crate::table::Table;
-
-/// One of a job's logs.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LogName {
-    /// The job's own.
-    Job(JobId),
-    /// A task's; a name that the manifest's parser let through.
-    Task(JobId, String),
-}
 
 /// Why an append was not taken.
 #[derive(Debug, thiserror::Error)]

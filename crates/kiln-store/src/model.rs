@@ -8,7 +8,7 @@ use kiln_core::{
     job::{JobStatus, TaskStatus},
 };
 
-pub use kiln_core::farm::wait::WaitReason;
+pub use kiln_core::farm::{LeaseKey, wait::WaitReason};
 
 /// A moment by the database's clock: microseconds since 1970, UTC.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -396,19 +396,6 @@ pub struct SessionState {
     pub mood: Mood,
     /// Why it takes fewer jobs than it has slots.
     pub short_of: Option<String>,
-}
-
-/// Under what something is reported. The operation is refused with
-/// [`StoreError::LeaseLost`](crate::StoreError::LeaseLost) unless this very
-/// session of this very worker has the lease and it has not ended.
-#[derive(Debug, Clone, Copy)]
-pub struct LeaseKey<'a> {
-    /// Whose token was shown.
-    pub worker: WorkerId,
-    /// The session that reports.
-    pub session: &'a SessionId,
-    /// The lease.
-    pub fence: Fence,
 }
 
 /// An artifact to be.

@@ -7,6 +7,7 @@ mod grants;
 mod ids;
 pub mod lease;
 pub mod limits;
+mod names;
 mod requirements;
 pub mod schedule;
 pub mod wait;
@@ -15,6 +16,7 @@ pub use grants::{Access, GrantError, Grants, Kind, Scope};
 pub use ids::{
     ArtifactId, Fence, GroupId, JobId, SessionId, ShareId, TaskId, TokenId, UserId, WorkerId,
 };
+pub use names::{LeaseKey, LogName};
 pub use requirements::{Labels, OfferedImage, Requirements, RequirementsError, labels};
 
 use serde::{Deserialize, Serialize};
