@@ -121,6 +121,13 @@ impl Objects {
         .await
     }
 
+    /// Whether an append costs so much that logs are gathered before it, and shown early
+    /// meanwhile.
+    #[must_use]
+    pub fn gathers(&self) -> bool {
+        false
+    }
+
     /// Takes a log's lock: nobody else appends to it meanwhile. What is checked under it
     /// is still true when the bytes are written.
     ///

@@ -2,11 +2,15 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use kiln_bus::Bus;
+
 /// What the server is told. The binary reads files and the environment.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where logs and artifacts are.
     pub objects: PathBuf,
+    /// The way to the farm's other servers.
+    pub bus: Bus,
     /// The public URL, without a slash at the end: `https://builds.example.org`.
     pub origin: String,
     /// How the farm calls itself.

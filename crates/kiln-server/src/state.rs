@@ -41,10 +41,10 @@ impl State {
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
+            hints: Hints::new(config.bus.clone()),
             config,
             store,
             objects,
-            hints: Hints::default(),
             metrics: Metrics::default(),
             reception: Reception::default(),
             stopping,

@@ -337,6 +337,10 @@ pub struct Given {
     pub manifest: String,
 }
 
+/// Which of a session's sockets it is: they are counted, on whatever server they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketNumber(pub i64);
+
 /// What was changed for jobs: what listeners are told, after the commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changed {

@@ -1,11 +1,11 @@
 //! Workers' sessions: hello, what they are, what they have leases for.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use kiln_core::farm::{Fence, SessionId};
+use kiln_core::farm::{Fence, JobId, SessionId};
 use kiln_store::{
     StoreError,
-    model::{Hello, Lease, SessionState, TokenHash, Worker},
+    model::{Hello, Lease, SessionState, SocketNumber, TokenHash, Worker},
 };
 use kiln_wire::message::{FromServer, Offer, Recipe};
 
@@ -16,8 +16,19 @@ use crate::{state::State, urls};
 #[derive(Debug)]
 pub(crate) struct Told {
     session: SessionId,
-    /// The leases of which it knows.
-    known: HashSet<Fence>,
+    /// The socket through which it is told.
+    voice: SocketNumber,
+    /// The leases of which it knows, with their jobs once they were looked at.
+    known: HashMap<Fence, Option<JobId>>,
+}
+
+/// What a look at a session's leases found.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// What to tell.
+    Here(Vec<FromServer>),
+    /// Another socket speaks for the session, here or on another server.
+    Elsewhere,
 }
 
 /// Whose token that is; none when it is no worker's, or was taken back.
@@ -38,34 +49,16 @@ pub(crate) async fn hello(
     hello: &Hello,
 ) -> Result<(Told, Vec<Fence>), StoreError> {
     let lost = state.store.hello(worker.id, hello).await?;
-    let known = hello.leases.iter().copied();
+    let voice = state.store.take_voice(&hello.session).await?;
+    state.hints.greeted(&hello.session);
+    let known = hello.leases.iter().filter(|fence| !lost.contains(fence));
     let told = Told {
         session: hello.session.clone(),
-        known: known.filter(|fence| !lost.contains(fence)).collect(),
+        voice,
+        known: known.map(|fence| (*fence, None)).collect(),
     };
     look_at_slots(state);
     Ok((told, lost))
-}
-
-/// A session is otherwise than it was.
-///
-/// # Errors
-/// As [`kiln_store::Store::set_state`].
-pub(crate) async fn set_state(
-    state: &State,
-    session: &SessionId,
-    now: &SessionState,
-) -> Result<(), StoreError> {
-    let changed = state.store.set_state(session, now).await?;
-    state.hints.changed(&changed);
-    Ok(())
-}
-
-/// A worker went away in peace. One that has leases stays, until they end.
-pub(crate) async fn end(state: &State, session: &SessionId) {
-    if let Err(error) = state.store.end_session(session).await {
-        tracing::debug!(%session, "session {session} does not end: {error}");
-    }
 }
 
 fn look_at_slots(state: &State) {
@@ -76,6 +69,49 @@ fn look_at_slots(state: &State) {
 }
 
 impl Told {
+    /// Whether this socket speaks for the session: the last that said hello, on whatever
+    /// server.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn speaks(&self, state: &State) -> Result<bool, StoreError> {
+        state.store.speaks(&self.session, self.voice).await
+    }
+
+    /// The session is otherwise than it was.
+    ///
+    /// # Errors
+    /// As [`kiln_store::Store::set_state`].
+    pub(crate) async fn set_state(
+        &self,
+        state: &State,
+        now: &SessionState,
+    ) -> Result<(), StoreError> {
+        let changed = state.store.set_state(&self.session, now).await?;
+        state.hints.changed(&changed);
+        Ok(())
+    }
+
+    /// The worker went away in peace. One that has leases stays, until they end, and one
+    /// that is at another socket did not go.
+    pub(crate) async fn end(&self, state: &State) {
+        let session = &self.session;
+        let ended = async {
+            if self.speaks(state).await? {
+                state.store.end_session(session).await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = ended.await {
+            tracing::debug!(%session, "session {session} does not end: {error}");
+        }
+    }
+
+    /// The job of a lease that this session had at the last look, a second ago at the most.
+    pub(crate) fn job(&self, fence: Fence) -> Option<JobId> {
+        *self.known.get(&fence)?
+    }
+
     /// Renews leases. Gives those that are lost.
     ///
     /// # Errors
@@ -100,11 +136,11 @@ impl Told {
     ///
     /// # Errors
     /// When the database fails; then there is more to tell the next time.
-    pub(crate) async fn news(&mut self, state: &State) -> Result<Vec<FromServer>, StoreError> {
+    pub(crate) async fn news(&mut self, state: &State) -> Result<News, StoreError> {
         let leases = state.store.leases(&self.session).await?;
         let there: HashSet<Fence> = leases.iter().map(|lease| lease.fence).collect();
         let mut news = Vec::new();
-        self.known.retain(|fence| {
+        self.known.retain(|fence, _| {
             let stays = there.contains(fence);
             if !stays {
                 news.push(FromServer::Cancel { fence: *fence });
@@ -112,12 +148,16 @@ impl Told {
             stays
         });
         for lease in leases {
-            let fence = lease.fence;
-            if self.known.contains(&fence) {
+            let (fence, job) = (lease.fence, lease.job.id);
+            if let Some(known) = self.known.get_mut(&fence) {
+                *known = Some(job);
                 continue;
             }
-            match offer(state, lease).await {
+            match offer(state, lease, self.voice).await {
                 Ok(offer) => news.push(FromServer::Offer(Box::new(offer))),
+                Err(StoreError::LeaseLost) if !self.speaks(state).await? => {
+                    return Ok(News::Elsewhere);
+                }
                 // It ended meanwhile.
                 Err(StoreError::LeaseLost) => continue,
                 Err(error) => {
@@ -125,18 +165,19 @@ impl Told {
                     continue;
                 }
             }
-            self.known.insert(fence);
+            self.known.insert(fence, Some(job));
         }
-        Ok(news)
+        Ok(News::Here(news))
     }
 }
 
 /// What a worker needs for a job. Each offer of a lease has a new token; the one
 /// before it is worth nothing any more, for its worker never got it or lost it.
-async fn offer(state: &State, lease: Lease) -> Result<Offer, StoreError> {
+async fn offer(state: &State, lease: Lease, voice: SocketNumber) -> Result<Offer, StoreError> {
     let (token, hash) =
         token::make(token::Kind::Job).map_err(|error| StoreError::Unavailable(error.into()))?;
-    state.store.set_lease_token(lease.fence, hash).await?;
+    let kept = state.store.set_lease_token(lease.fence, hash, voice);
+    kept.await?;
     let job = lease.job;
     let text = state.store.manifest(job.id).await?;
     let origin = &state.config.origin;

@@ -26,6 +26,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Starts them; each ends when the server does, after the pass that it is in.
 pub(crate) fn start(state: &Shared) -> JoinSet<()> {
     let mut passes = JoinSet::new();
+    passes.spawn(hear(state.clone(), state.hints.bus().subscribe()));
     passes.spawn(repeat(state.clone(), "assign", LOOK, true, assign));
     passes.spawn(repeat(state.clone(), "reap", LOOK, false, reap));
     let unserved = LOOK_FOR_UNSERVED;
@@ -37,6 +38,20 @@ pub(crate) fn start(state: &Shared) -> JoinSet<()> {
         cancel_unserved,
     ));
     passes
+}
+
+/// Tells those who listen here what the other servers say.
+async fn hear(state: Shared, mut said: kiln_bus::Subscription) {
+    let mut stopping = state.stopping.clone();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stopping) => return,
+            heard = said.next() => match heard {
+                Some(heard) => state.hints.heard(heard),
+                None => return,
+            },
+        }
+    }
 }
 
 /// One pass after another. Whatever happens in one, there is a next; the more failed in

@@ -10,7 +10,7 @@ use sqlx::Row as _;
 use super::moves::{self, Outcome};
 use crate::{
     Store, StoreError,
-    model::{Changed, LeaseKey, Moment, NewArtifact, TokenHash},
+    model::{Changed, LeaseKey, Moment, NewArtifact, SocketNumber, TokenHash},
     rows,
     tx::{Tx, write},
 };
@@ -24,18 +24,27 @@ struct Held {
 }
 
 impl Store {
-    /// Keeps the hash of the token that this lease's guest is given.
+    /// Keeps the hash of the token that this lease's guest is given, by the socket that
+    /// speaks for the session: another's token never gets to the guest.
     ///
     /// # Errors
-    /// [`StoreError::LeaseLost`].
-    pub async fn set_lease_token(&self, fence: Fence, hash: TokenHash) -> Result<(), StoreError> {
+    /// [`StoreError::LeaseLost`], also when another socket speaks for the session.
+    pub async fn set_lease_token(
+        &self,
+        fence: Fence,
+        hash: TokenHash,
+        voice: SocketNumber,
+    ) -> Result<(), StoreError> {
         write!(self, |tx| {
-            let kept =
-                sqlx::query("UPDATE attempts SET token = $2 WHERE id = $1 AND ended IS NULL")
-                    .bind(fence.0)
-                    .bind(rows::hex(hash))
-                    .execute(&mut **tx)
-                    .await?;
+            let kept = sqlx::query(
+                "UPDATE attempts SET token = $2 WHERE id = $1 AND ended IS NULL
+                 AND session_id IN (SELECT s.id FROM sessions s WHERE s.voice = $3)",
+            )
+            .bind(fence.0)
+            .bind(rows::hex(hash))
+            .bind(voice.0)
+            .execute(&mut **tx)
+            .await?;
             if kept.rows_affected() == 0 {
                 return Err(StoreError::LeaseLost);
             }

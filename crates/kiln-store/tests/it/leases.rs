@@ -4,7 +4,7 @@ use kiln_core::{
     farm::{Fence, JobId, limits},
     job::{JobStatus, TaskStatus},
 };
-use kiln_store::model::{LeaseKey, NewArtifact};
+use kiln_store::model::{LeaseKey, NewArtifact, SocketNumber};
 
 use crate::farm::{Builder, Farm, is_conflict, is_lost, is_not_found, state};
 
@@ -327,9 +327,16 @@ pub async fn a_guests_token_is_for_its_job_while_the_lease_lives(farm: &Farm) {
     let job = farm.submit(ann).await;
     let fence = farm.assigned(&alder).await;
     let hash = farm.hash();
-    farm.store.set_lease_token(fence, hash).await.unwrap();
+    farm.store
+        .set_lease_token(fence, hash, SocketNumber(0))
+        .await
+        .unwrap();
     assert_eq!(farm.store.job_token(hash).await.unwrap(), Some(job));
     farm.end(&alder, fence, JobStatus::Success).await;
     assert_eq!(farm.store.job_token(hash).await.unwrap(), None);
-    assert!(is_lost(farm.store.set_lease_token(fence, hash).await));
+    assert!(is_lost(
+        farm.store
+            .set_lease_token(fence, hash, SocketNumber(0))
+            .await
+    ));
 }

@@ -49,6 +49,7 @@ pub(crate) struct Farm {
 pub(crate) fn config(dir: &Path) -> Config {
     Config {
         objects: dir.join("objects"),
+        bus: kiln_bus::Bus::in_process(),
         origin: "https://farm.example.org".to_owned(),
         site_name: "a farm".to_owned(),
         runner: "farm.example.org".to_owned(),
