@@ -196,8 +196,8 @@ fn read(kind: u8, mut body: Rest<'_>) -> Option<Hint> {
             let job = JobId(i32::from_le_bytes(body.array()?));
             body.0.is_empty().then_some(Hint::Job(job))
         }
-        SESSION => read_session(body).map(Hint::Session),
-        GREETED => read_session(body).map(Hint::Greeted),
+        SESSION => read_session(&body).map(Hint::Session),
+        GREETED => read_session(&body).map(Hint::Greeted),
         GROWN => {
             let log = read_log(&mut body)?;
             body.0.is_empty().then_some(Hint::Grown(log))
@@ -215,7 +215,7 @@ fn read(kind: u8, mut body: Rest<'_>) -> Option<Hint> {
     }
 }
 
-fn read_session(body: Rest<'_>) -> Option<SessionId> {
+fn read_session(body: &Rest<'_>) -> Option<SessionId> {
     let session = str::from_utf8(body.0).ok()?.to_owned();
     SessionId::try_from(session).ok()
 }

@@ -18,6 +18,11 @@ pub struct Moment(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenHash(pub [u8; 32]);
 
+/// Which of a session's sockets speaks for it. Each hello of the session is given
+/// another one, on whichever server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Voice(pub i64);
+
 /// A person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -336,10 +341,6 @@ pub struct Given {
     /// The manifest's text.
     pub manifest: String,
 }
-
-/// Which of a session's sockets it is: they are counted, on whatever server they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SocketNumber(pub i64);
 
 /// What was changed for jobs: what listeners are told, after the commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use kiln_core::farm::{Fence, JobId, SessionId};
 use kiln_store::{
     StoreError,
-    model::{Hello, Lease, SessionState, SocketNumber, TokenHash, Worker},
+    model::{Hello, Lease, SessionState, TokenHash, Voice, Worker},
 };
 use kiln_wire::message::{FromServer, Offer, Recipe};
 
@@ -16,19 +16,10 @@ use crate::{state::State, urls};
 #[derive(Debug)]
 pub(crate) struct Told {
     session: SessionId,
-    /// The socket through which it is told.
-    voice: SocketNumber,
+    /// By which it is told.
+    voice: Voice,
     /// The leases of which it knows, with their jobs once they were looked at.
     known: HashMap<Fence, Option<JobId>>,
-}
-
-/// What a look at a session's leases found.
-#[derive(Debug)]
-pub(crate) enum News {
-    /// What to tell.
-    Here(Vec<FromServer>),
-    /// Another socket speaks for the session, here or on another server.
-    Elsewhere,
 }
 
 /// Whose token that is; none when it is no worker's, or was taken back.
@@ -48,8 +39,7 @@ pub(crate) async fn hello(
     worker: &Worker,
     hello: &Hello,
 ) -> Result<(Told, Vec<Fence>), StoreError> {
-    let lost = state.store.hello(worker.id, hello).await?;
-    let voice = state.store.take_voice(&hello.session).await?;
+    let (lost, voice) = state.store.hello_by_voice(worker.id, hello).await?;
     state.hints.greeted(&hello.session);
     let known = hello.leases.iter().filter(|fence| !lost.contains(fence));
     let told = Told {
@@ -136,7 +126,8 @@ impl Told {
     ///
     /// # Errors
     /// When the database fails; then there is more to tell the next time.
-    pub(crate) async fn news(&mut self, state: &State) -> Result<News, StoreError> {
+    /// [`StoreError::Conflict`] when another voice tells the session, here or at another server.
+    pub(crate) async fn news(&mut self, state: &State) -> Result<Vec<FromServer>, StoreError> {
         let leases = state.store.leases(&self.session).await?;
         let there: HashSet<Fence> = leases.iter().map(|lease| lease.fence).collect();
         let mut news = Vec::new();
@@ -155,11 +146,9 @@ impl Told {
             }
             match offer(state, lease, self.voice).await {
                 Ok(offer) => news.push(FromServer::Offer(Box::new(offer))),
-                Err(StoreError::LeaseLost) if !self.speaks(state).await? => {
-                    return Ok(News::Elsewhere);
-                }
                 // It ended meanwhile.
                 Err(StoreError::LeaseLost) => continue,
+                Err(elsewhere @ StoreError::Conflict(_)) => return Err(elsewhere),
                 Err(error) => {
                     tracing::warn!(%fence, "no offer of lease {fence} yet: {error}");
                     continue;
@@ -167,16 +156,16 @@ impl Told {
             }
             self.known.insert(fence, Some(job));
         }
-        Ok(News::Here(news))
+        Ok(news)
     }
 }
 
 /// What a worker needs for a job. Each offer of a lease has a new token; the one
 /// before it is worth nothing any more, for its worker never got it or lost it.
-async fn offer(state: &State, lease: Lease, voice: SocketNumber) -> Result<Offer, StoreError> {
+async fn offer(state: &State, lease: Lease, voice: Voice) -> Result<Offer, StoreError> {
     let (token, hash) =
         token::make(token::Kind::Job).map_err(|error| StoreError::Unavailable(error.into()))?;
-    let kept = state.store.set_lease_token(lease.fence, hash, voice);
+    let kept = state.store.set_offers_token(lease.fence, hash, voice);
     kept.await?;
     let job = lease.job;
     let text = state.store.manifest(job.id).await?;

@@ -30,7 +30,7 @@ use super::{caller::Caller, hello, refusal::Refused};
 use crate::{
     app::{
         leases::ReportError,
-        sessions::{self, News, Told},
+        sessions::{self, Told},
     },
     state::{Shared, stopped},
 };
@@ -307,8 +307,9 @@ async fn pass_on(
 /// Tells what is new about the session's leases.
 async fn tell(socket: &mut Socket, state: &Shared, session: &mut Session) -> Result<(), End> {
     let news = match session.told.news(state).await {
-        Ok(News::Here(news)) => news,
-        Ok(News::Elsewhere) => return Err(End::Elsewhere),
+        Ok(news) => news,
+        // Another has spoken for the session since.
+        Err(StoreError::Conflict(_)) => return Err(End::Elsewhere),
         Err(error) => {
             tracing::debug!("a worker's leases can't be looked at: {error}");
             return Ok(());

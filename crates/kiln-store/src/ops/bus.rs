@@ -4,36 +4,14 @@
 use kiln_core::farm::SessionId;
 use sqlx::Row as _;
 
-use crate::{Store, StoreError, model::SocketNumber, rows, tx::write};
+use crate::{Store, StoreError, model::Voice, rows, tx::write};
 
 impl Store {
-    /// A socket speaks for a session from now on, until another does.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`].
-    pub async fn take_voice(&self, session: &SessionId) -> Result<SocketNumber, StoreError> {
-        write!(self, |tx| {
-            let row = sqlx::query(
-                "UPDATE sessions SET voice = voice + 1 WHERE id = $1 AND ended IS NULL
-                 RETURNING voice",
-            )
-            .bind(session.as_str())
-            .fetch_optional(&mut **tx)
-            .await?
-            .ok_or(StoreError::NotFound("session"))?;
-            SocketNumber(row.try_get("voice")?)
-        })
-    }
-
-    /// Whether this socket still speaks for its session.
+    /// Whether this voice is still the one that speaks for its session.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn speaks(
-        &self,
-        session: &SessionId,
-        voice: SocketNumber,
-    ) -> Result<bool, StoreError> {
+    pub async fn speaks(&self, session: &SessionId, voice: Voice) -> Result<bool, StoreError> {
         let row = sqlx::query("SELECT 1 FROM sessions WHERE id = $1 AND voice = $2")
             .bind(session.as_str())
             .bind(voice.0)

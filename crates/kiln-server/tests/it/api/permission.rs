@@ -6,7 +6,6 @@ use async_graphql::parser::{
 };
 use http::StatusCode;
 use kiln_core::farm::JobId;
-use kiln_store::model::SocketNumber;
 use serde_json::{Value, json};
 
 use super::harness::{ALL, Farm, hash};
@@ -361,7 +360,7 @@ async fn a_jobs_token_reads_that_job_while_it_runs_and_nothing_else() {
     let fence = worker.take(job).await;
     let token = "kiln_j_one";
     farm.store
-        .set_lease_token(fence, hash(token), SocketNumber(0))
+        .set_lease_token(fence, hash(token))
         .await
         .unwrap();
     let read = "query($id: Int!) { job(id: $id) { id status tasks { name log { fullURL } } \

@@ -6,9 +6,13 @@
 //!                                                        └──────── the worker inside
 //! ```
 
+mod database;
 mod listen;
 mod tls;
 
+use std::time::Duration;
+
+use kiln_bus::Bus;
 use kiln_server::{Listener, Running};
 use kiln_store::{Store, token};
 use tokio::{
@@ -25,8 +29,6 @@ use crate::{
     logging,
 };
 
-/// What the worker inside is called.
-pub const INSIDE: &str = "local";
 /// Connections of the worker inside that wait to be taken.
 const CONNECTIONS: usize = 16;
 
@@ -40,7 +42,9 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
     }
     let mut signals = signals::asked_to_end();
     let data = DataDir::take(&config.data)?;
-    let store = open(&config).await?;
+    let Some(store) = database::open(&config, &mut signals).await? else {
+        return Ok(Exit::Success);
+    };
     let (connections, memory) = mpsc::channel(CONNECTIONS);
     let bound = listen::bind(&config).await?;
     let origin = config
@@ -49,7 +53,8 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
         .unwrap_or_else(|| bound.origin.clone());
     let mut listeners = bound.listeners;
     listeners.push(Listener::Memory(memory));
-    let server = kiln_server::start(of_server(&config, &origin), store.clone(), listeners).await?;
+    let of_server = of_server(&config, &origin, bus(&config, &store).await?);
+    let server = kiln_server::start(of_server, store.clone(), listeners).await?;
     tracing::info!(origin, data = %data.path().display(), "serving {}", bound.origin);
     say_how_to_begin(&store, &config).await;
     let ended = match &config.worker {
@@ -59,20 +64,28 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
             Ok(())
         }
     };
-    end(server).await;
+    end(server, config.drain, &mut signals).await;
     ended.map(|()| Exit::Success)
 }
 
-async fn open(config: &ServeConfig) -> Result<Store, Failure> {
-    let config = kiln_store::Config {
-        url: config.database.clone(),
-        migrate: true,
+/// The way to other servers. It connects in the background: one that is away keeps nobody
+/// from serving.
+async fn bus(config: &ServeConfig, store: &Store) -> Result<Bus, Failure> {
+    let Some(config) = &config.bus else {
+        return Ok(Bus::in_process());
     };
-    Store::open(&config).await.map_err(Failure::host)
+    let key = store.bus_key().await.map_err(Failure::host)?;
+    if config.url.starts_with("redis://") && !config.is_near() {
+        tracing::warn!(
+            "the bus is on another host and has no TLS: whoever is on the way there reads its password, and logs as they grow"
+        );
+    }
+    Bus::redis(config, kiln_bus::Key(key)).map_err(Failure::host)
 }
 
-fn of_server(config: &ServeConfig, origin: &str) -> kiln_server::Config {
+fn of_server(config: &ServeConfig, origin: &str, bus: Bus) -> kiln_server::Config {
     kiln_server::Config {
+        bus,
         objects: config.data.join("objects"),
         origin: origin.to_owned(),
         site_name: config.site_name.clone(),
@@ -109,7 +122,7 @@ async fn work_inside(
 ) -> Result<(), Failure> {
     let (token, hash) = token::make(token::Kind::Worker).map_err(Failure::host)?;
     store
-        .renew_worker(INSIDE, hash)
+        .renew_worker(&database::inside(config), hash)
         .await
         .map_err(Failure::host)?;
     let data = config.data.join("worker");
@@ -117,7 +130,12 @@ async fn work_inside(
 }
 
 /// In order, and in bounded time.
-async fn end(server: Running) {
+async fn end(server: Running, drain: Duration, signals: &mut watch::Receiver<u32>) {
+    server.leave();
+    tokio::select! {
+        () = tokio::time::sleep(drain) => {}
+        () = signals::asked(signals, 2) => {}
+    }
     server.stop().await;
     tracing::info!("the server has ended");
 }
