@@ -201,6 +201,9 @@ pub(crate) async fn append(
     let before = log.stored();
     let stored = log.append(offset, bytes).await?;
     state.metrics.log_bytes.inc_by(stored - before);
+    if stored > before {
+        state.hints.grown(name);
+    }
     Ok(stored)
 }
 

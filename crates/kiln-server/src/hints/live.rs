@@ -25,8 +25,8 @@ use super::SWEEP;
 const WAITING: usize = 64;
 /// Pieces beyond a reader's end that are kept for it.
 const AHEAD: usize = 64;
-/// The most bytes that are shown before they are stored.
-const SHOWN: u64 = 4 << 20;
+/// The most bytes that are shown before they are stored; `kiln logs` keeps as many.
+const SHOWN: u64 = 2 << 20;
 
 /// Some of a log's bytes.
 #[derive(Debug, Clone)]
