@@ -38,25 +38,21 @@ fn early(seen: &Seen, fence: Fence, task: &str) -> Option<(u64, String)> {
 #[tokio::test]
 async fn what_is_gathered_is_shown_early_and_appended_where_it_was_shown() {
     let farm = gathering();
-    let fence = farm
-        .server
-        .offer(1, &script("echo shown early\nsleep 3600"));
-    let came = |seen: &Seen| {
-        early(seen, fence, "build").filter(|(_, text)| {
-            text.contains("\nshown early\n") || text.starts_with("shown early\n")
-        })
+    let go = farm.data.path().join("go");
+    let wait = format!(
+        "echo shown early\nuntil test -e {}; do sleep 0.05; done",
+        go.display()
+    );
+    let fence = farm.server.offer(1, &script(&wait));
+    let shown = |seen: &Seen| {
+        let (offset, text) = early(seen, fence, "build")?;
+        text.contains("shown early\n").then_some((offset, text))
     };
-    let (offset, text) = soon(farm.server.until(came)).await;
-    let stored = farm.server.log(fence, Some("build"));
-    assert!(!stored.contains("\nshown early"), "{stored}");
-    farm.server.cancel(fence);
-    let stored = |seen: &Seen| {
-        seen.said
-            .iter()
-            .any(|line| line.contains("log build"))
-            .then_some(())
-    };
-    soon(farm.server.until(stored)).await;
+    let (offset, text) = soon(farm.server.until(shown)).await;
+    let log = farm.server.log(fence, Some("build"));
+    assert!(!log.contains("shown early\n"), "{log}");
+    std::fs::write(go, "").unwrap();
+    soon(farm.server.end(fence)).await;
     let log = farm.server.log(fence, Some("build"));
     let at = usize::try_from(offset).unwrap();
     assert_eq!(&log[at..at + text.len()], text);
