@@ -157,6 +157,9 @@ pub(crate) struct Follower {
     complete: bool,
     stopping: watch::Receiver<bool>,
     early: Early,
+    /// Whether the last bytes were early ones: that more is stored is told, or seen at the
+    /// next look.
+    shown: bool,
     reader: Option<Reader>,
     looked: Instant,
 }
@@ -191,6 +194,7 @@ impl Follower {
             grown,
             live,
             early: Early::new(at),
+            shown: false,
             reader: None,
             looked: Instant::now(),
         }
@@ -207,7 +211,11 @@ impl Follower {
                 return Ok(Some(bytes));
             }
             if let Some(bytes) = self.show_early() {
+                self.shown = true;
                 return Ok(Some(bytes));
+            }
+            if std::mem::take(&mut self.shown) && self.wait().await {
+                continue;
             }
             // Before the end is looked for: what comes after this is seen next time.
             let complete = self.complete;

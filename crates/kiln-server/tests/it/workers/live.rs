@@ -25,7 +25,8 @@ impl Reader {
             .uri(path)
             .body(empty())
             .unwrap();
-        let answer = farm.client(Some(token)).send(request);
+        let client = farm.client(Some(token));
+        let answer = client.send(request);
         let answer = timeout(LONG, answer).await.unwrap().unwrap();
         assert_eq!(answer.status(), 200);
         Self {
