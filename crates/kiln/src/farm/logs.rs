@@ -115,7 +115,7 @@ impl Stream {
             };
             let known = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
             skip -= known as u64;
-            for bytes in shown.read(bytes.split_off(known)) {
+            for bytes in shown.read(&bytes.split_off(known)) {
                 if !bytes.is_empty() && self.out.send((self.log.clone(), bytes)).await.is_err() {
                     return Ok(());
                 }

@@ -39,9 +39,9 @@ impl Shown {
 
     /// The next bytes of the answer. Gives what is to be shown: where what was shown before
     /// is not in the log, first a line that says so.
-    pub(super) fn read(&mut self, bytes: Bytes) -> [Bytes; 2] {
+    pub(super) fn read(&mut self, bytes: &Bytes) -> [Bytes; 2] {
         let known = &self.tail[self.again..];
-        let same = known.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
+        let same = known.iter().zip(bytes).take_while(|(a, b)| a == b).count();
         let mut notice = Bytes::new();
         if same < known.len().min(bytes.len()) {
             let lost = known.len() - same;
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     fn read(shown: &mut Shown, text: &str) -> String {
-        let bytes = shown.read(Bytes::copy_from_slice(text.as_bytes())).concat();
+        let bytes = shown.read(&Bytes::copy_from_slice(text.as_bytes())).concat();
         String::from_utf8(bytes).unwrap()
     }
 
@@ -121,7 +121,7 @@ mod tests {
     fn no_more_is_kept_than_may_be_unproven() {
         let mut shown = Shown::default();
         for _ in 0..50 {
-            shown.read(Bytes::from(vec![b'x'; 100_000]));
+            shown.read(&Bytes::from(vec![b'x'; 100_000]));
         }
         assert_eq!(shown.tail.len(), KEPT);
         assert_eq!(shown.again(), 5_000_000 - KEPT as u64);
