@@ -25,7 +25,7 @@ bindir ?= $(prefix)/bin
 mandir ?= $(prefix)/share/man
 datadir ?= $(prefix)/share
 
-.PHONY: help build demo serve ready test check fmt clippy deny doc shell bench bench-start bench-density soak fuzz man install clean
+.PHONY: help build demo serve ready test check fmt clippy deny doc shell bench bench-start bench-density bench-guests soak fuzz man install clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -78,14 +78,18 @@ shell: ## shellcheck of the scripts, and whether Perl reads the guest's helper
 	shellcheck --exclude=SC1091,SC2034,SC2154 images/debian/genimg images/debian/guest-[dis]* images/debian/*/genimg
 	perl -cw images/debian/guest-agent
 
+# BENCH_DIR: where the JSON goes; cargo runs benchmarks in the crate's directory.
+bench: ## what the farm takes and how soon: tables, and JSON beside them; one of them with BENCH=logs
+	@scripts/setup build tests
+	BENCH_DIR=$(CURDIR) cargo bench --locked -p kiln --features testing --bench farm -- $(BENCH)
+
 bench-start: ## how long to the first task's output, by the seed's way and by all of ours (BENCH_ROUNDS)
-	@$(MAKE) bench BENCH=start
+	@$(MAKE) bench-guests BENCH=start
 
 bench-density: ## what guests cost: memory, disk, many at once, the jail, the network's path
-	@$(MAKE) bench BENCH=density
+	@$(MAKE) bench-guests BENCH=density
 
-# BENCH_DIR: where the JSON goes; cargo runs benchmarks in the crate's directory.
-bench:
+bench-guests:
 	@scripts/setup build run images tests
 	cargo build --release --locked
 	@scripts/test-images $(KILN) $(KILN_TEST_IMAGES)
