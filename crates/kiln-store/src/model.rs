@@ -18,6 +18,11 @@ pub struct Moment(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenHash(pub [u8; 32]);
 
+/// Which of a session's sockets speaks for it. Each hello of the session is given
+/// another one, on whichever server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Voice(pub i64);
+
 /// A person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {

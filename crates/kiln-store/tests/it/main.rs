@@ -8,8 +8,10 @@ mod groups;
 mod jobs;
 mod leases;
 mod open;
+mod outages;
 mod people;
 mod queue;
+mod roles;
 mod storm;
 
 /// One list of tests, run on every engine.
@@ -73,6 +75,7 @@ on_every_engine! {
         a_session_that_connects_again_learns_what_it_lost,
         a_session_is_one_workers_and_ends_once,
         leases_of_a_worker_that_was_taken_back_run_out,
+        only_the_last_voice_of_a_session_makes_tokens_for_its_guests,
         a_guests_token_is_for_its_job_while_the_lease_lives,
     ;
     queue:
