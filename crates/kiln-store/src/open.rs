@@ -7,7 +7,7 @@ use sqlx::{
 };
 use tokio::sync::Mutex;
 
-use crate::{Config, OpenError, Store, StoreError, dialect::Engine, migrate};
+use crate::{Config, OpenError, Store, StoreError, dialect::Engine, group, migrate};
 
 /// Connections of one server. Each waits for the disk most of the time.
 const CONNECTIONS: u32 = 16;
@@ -33,9 +33,10 @@ impl Store {
             pool,
             engine,
             writer: Arc::new(Mutex::new(())),
+            grouped: group::Queue::default(),
         };
         migrate::run(&store, migrate::MIGRATIONS, config.migrate).await?;
-        Ok(store)
+        Ok(store.grouping())
     }
 
     /// Copies a SQLite store while it is used, as it is at one moment, into a file

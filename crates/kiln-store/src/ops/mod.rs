@@ -1,13 +1,15 @@
 //! The operations, a file for each kind.
 
 mod assign;
+mod counts;
 mod groups;
 mod jobs;
+mod ledger;
 mod moves;
 mod reap;
-mod reports;
+pub(crate) mod reports;
 mod sessions;
-mod submit;
+pub(crate) mod submit;
 mod users;
 mod waiting;
 mod workers;
