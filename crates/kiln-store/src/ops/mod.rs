@@ -1,15 +1,17 @@
 //! The operations, a file for each kind.
 
 mod assign;
+mod counts;
 mod garbage;
 mod groups;
 mod jobs;
 mod keep;
+mod ledger;
 mod moves;
 mod reap;
-mod reports;
+pub(crate) mod reports;
 mod sessions;
-mod submit;
+pub(crate) mod submit;
 mod users;
 mod waiting;
 mod workers;
