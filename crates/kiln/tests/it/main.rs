@@ -37,3 +37,4 @@ mod private_sources;
 mod reports;
 mod secrets;
 mod sources;
+mod units;
