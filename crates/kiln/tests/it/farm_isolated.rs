@@ -37,14 +37,14 @@ const ASKS: &str = r#"tasks:
 
 /// Three networks: the server's; a worker's, which leads to the server's one port;
 /// and one that leads nowhere.
-pub struct Networks {
+struct Networks {
     holder: Child,
-    pub worker: String,
-    pub nowhere: String,
+    worker: String,
+    nowhere: String,
 }
 
 impl Networks {
-    pub fn new() -> Self {
+    fn new() -> Self {
         let root = rustix::process::geteuid().is_root();
         let user: &[&str] = if root {
             &[]
@@ -75,7 +75,7 @@ impl Networks {
     }
 
     /// Words that start a program in the network of this process.
-    pub fn inside(pid: &str) -> Vec<OsString> {
+    fn inside(pid: &str) -> Vec<OsString> {
         let user = if rustix::process::geteuid().is_root() {
             vec![]
         } else {
@@ -87,7 +87,7 @@ impl Networks {
         words.chain(["--"]).map(OsString::from).collect()
     }
 
-    pub fn server(&self) -> Vec<OsString> {
+    fn server(&self) -> Vec<OsString> {
         Self::inside(&self.holder.id().to_string())
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use kiln_store::testing::Postgres;
 
-use crate::harness::{Engines, Farm};
+use crate::harness::Farm;
 
 /// Every second so often.
 const NUMBERS: u64 = 4;
@@ -164,37 +164,6 @@ fn is_503(answer: &str) {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(lower.contains("\r\nretry-after: 5\r\n"), "{answer}");
     assert!(answer.contains(r#""code":"UNAVAILABLE""#), "{answer}");
-}
-
-#[test]
-fn a_build_outlives_an_object_store_that_is_away() {
-    let engines = Engines::start();
-    let farm = engines.farm();
-    let _worker = farm.worker("one");
-    let (_, told) = a_build_outlives(
-        &farm,
-        "logs and artifacts",
-        || engines.s3.kill().expect("S3 is killed"),
-        || engines.s3.restart().expect("S3 starts"),
-    );
-    // What is decided needs no log.
-    assert!(!told.contains("waiting for it"), "{told}");
-}
-
-#[test]
-fn a_build_outlives_a_bus_that_is_away_and_nothing_is_missing_without_it() {
-    let engines = Engines::start();
-    let farm = engines.farm();
-    let _worker = farm.worker("one");
-    let redis = || engines.redis.lock().expect("Redis");
-    let (answer, told) = a_build_outlives(
-        &farm,
-        "the bus",
-        || redis().kill().expect("Redis is killed"),
-        || redis().up().expect("Redis starts"),
-    );
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(!told.contains("waiting for it"), "{told}");
 }
 
 #[test]

@@ -22,7 +22,6 @@ mod farm_commands;
 mod farm_faults;
 mod farm_isolated;
 mod farm_outages;
-mod farm_servers;
 mod flows;
 mod helper;
 mod here;
