@@ -93,22 +93,26 @@ impl Farm {
 
     /// Starts the server on what is there, where it was.
     pub fn go_on(&mut self) {
-        let mut words: Vec<OsString> = vec!["serve".into(), "--listen".into()];
-        words.push(self.listen.clone().into());
-        words.extend(self.data());
-        words.extend(self.words.iter().cloned());
-        let running = self
-            .kiln
-            .kiln(words)
-            .through(&self.inside)
-            .limit(Duration::from_mins(20))
-            .start();
+        let running = self.serve();
         running.wait_for_stderr("serving http://");
         let said = running.stderr_so_far();
         let address = said.split("serving http://").nth(1).expect("an address");
         let address = address.split_whitespace().next().expect("an address");
         address.clone_into(&mut self.listen);
         self.server = Some(running);
+    }
+
+    /// Starts the server and does not wait for it.
+    pub fn serve(&self) -> Running {
+        let mut words: Vec<OsString> = vec!["serve".into(), "--listen".into()];
+        words.push(self.listen.clone().into());
+        words.extend(self.data());
+        words.extend(self.words.iter().cloned());
+        self.kiln
+            .kiln(words)
+            .through(&self.inside)
+            .limit(Duration::from_mins(20))
+            .start()
     }
 
     /// Ends the server as a power cut would.
