@@ -29,6 +29,7 @@ const LEAVE: Duration = Duration::from_secs(120);
 /// How a process is started.
 pub struct Program {
     pub name: String,
+    pub file: PathBuf,
     pub words: Vec<String>,
     pub environment: Vec<(String, String)>,
     /// Where its output goes.
@@ -181,7 +182,7 @@ fn open(log: &Path) -> File {
 }
 
 fn command(program: &Program) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+    let mut command = Command::new(&program.file);
     let log = open(&program.log);
     command
         .args(&program.words)
