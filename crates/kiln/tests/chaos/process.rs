@@ -19,8 +19,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Debian's library that makes a process's clock another.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 /// How soon a process that ended is started again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long one that was asked to end may take.
@@ -179,6 +177,13 @@ fn tell(log: &Path, line: &str) {
 fn open(log: &Path) -> File {
     let mut options = OpenOptions::new();
     options.create(true).append(true).open(log).expect("a log")
+}
+
+/// Debian's library that makes a process's clock another.
+fn faketime() -> Option<PathBuf> {
+    let arch = std::env::consts::ARCH;
+    let path = format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketimeMT.so.1");
+    Some(PathBuf::from(path)).filter(|path| path.exists())
 }
 
 fn command(program: &Program) -> Command {

@@ -39,6 +39,9 @@ const PROMISES: Promises = Promises {
     aftermath: 50_000_000,
 };
 
+/// How many violations of a rule are printed; all are in the folder.
+const TOLD: u32 = 5;
+
 /// What a run was and found.
 pub struct Ran {
     jobs: usize,
@@ -262,8 +265,13 @@ fn conclude(ran: &Ran, history: &History, folder: &Path, took: Duration, starts:
         let _ = fs::remove_dir_all(folder);
         return;
     }
-    for violation in violations.iter().take(20) {
-        println!("  {violation}");
+    let mut told: BTreeMap<Rule, u32> = BTreeMap::new();
+    for violation in violations {
+        let count = told.entry(violation.rule).or_default();
+        *count += 1;
+        if *count <= TOLD {
+            println!("  {violation}");
+        }
     }
     let mut text = String::new();
     for violation in violations {
