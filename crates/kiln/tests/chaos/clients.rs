@@ -27,9 +27,9 @@ use super::{
 };
 
 /// How soon a client asks again that was told nothing.
-const AGAIN: Duration = Duration::from_millis(700);
+const AGAIN: Duration = Duration::from_millis(1500);
 /// Jobs that are with the farm at once: more would only make clients ask more.
-const OPEN: usize = 120;
+const OPEN: usize = 80;
 /// How long a follower takes what comes before it looks whether it is still wanted.
 const STREAM: Duration = Duration::from_secs(20);
 

@@ -52,10 +52,7 @@ impl Process {
         let pid = Arc::new(AtomicU32::new(0));
         let starts = Arc::new(AtomicU32::new(0));
         let name = program.name.clone();
-        let clock = program
-            .clock
-            .clone()
-            .filter(|_| Path::new(FAKETIME).exists());
+        let clock = program.clock.clone().filter(|_| faketime().is_some());
         if let Some(clock) = &clock {
             write_clock(clock, 0);
         }
@@ -199,13 +196,9 @@ fn command(program: &Program) -> Command {
         .stdout(log.try_clone().expect("a log"))
         .stderr(log)
         .kill_on_drop(true);
-    if let Some(clock) = program
-        .clock
-        .as_ref()
-        .filter(|_| Path::new(FAKETIME).exists())
-    {
+    if let (Some(clock), Some(library)) = (&program.clock, faketime()) {
         command
-            .env("LD_PRELOAD", FAKETIME)
+            .env("LD_PRELOAD", library)
             .env("FAKETIME_TIMESTAMP_FILE", clock)
             .env("FAKETIME_CACHE_DURATION", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
