@@ -14,7 +14,7 @@ pub(crate) type Told = (&'static str, Option<JobId>, Option<GroupId>);
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     lanes: BTreeMap<(i64, i64), i64>,
-    shares: BTreeMap<i64, i64>,
+    shares: BTreeMap<i64, (i64, Option<i64>)>,
 }
 
 impl Counts {
@@ -25,7 +25,12 @@ impl Counts {
 
     /// So many more jobs of this share run.
     pub(crate) fn running(&mut self, share: i64, by: i64) {
-        *self.shares.entry(share).or_default() += by;
+        self.shares.entry(share).or_default().0 += by;
+    }
+
+    /// This share had its last turn with this fence.
+    pub(crate) fn turn(&mut self, share: i64, fence: i64) {
+        self.shares.entry(share).or_default().1 = Some(fence);
     }
 
     /// Writes them.
@@ -61,10 +66,16 @@ impl Counts {
             .execute(&mut **tx)
             .await?;
         }
-        let shares: Vec<(&i64, &i64)> = self.shares.iter().filter(|(_, by)| **by != 0).collect();
+        let shares: Vec<(&i64, &i64, &Option<i64>)> = self
+            .shares
+            .iter()
+            .map(|(share, (by, turn))| (share, by, turn))
+            .collect();
         if !shares.is_empty() {
             sqlx::query(each!(tx.engine,
-                "UPDATE shares SET running = running + CAST(e.value->>1 AS BIGINT) FROM" EACH
+                "UPDATE shares SET running = running + CAST(e.value->>1 AS BIGINT),
+                    turn = COALESCE(CAST(e.value->>2 AS BIGINT), turn)
+                 FROM" EACH
                 "WHERE shares.id = CAST(e.value->>0 AS BIGINT)"
             ))
             .bind(rows::to_json(&shares)?)
