@@ -8,11 +8,14 @@ mod keep;
 mod moves;
 mod reap;
 mod reports;
+mod restored;
 mod sessions;
 mod submit;
 mod users;
 mod waiting;
 mod workers;
+
+pub use restored::Restored;
 
 #[cfg(feature = "testing")]
 pub(crate) use assign::HEADS;
