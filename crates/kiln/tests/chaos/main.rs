@@ -52,7 +52,7 @@ const SHORT: Size = Size {
     seed: 1,
     jobs: 60,
     faults: 8,
-    seconds: 40,
+    seconds: 24,
     owners: 6,
 };
 
