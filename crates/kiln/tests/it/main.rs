@@ -21,6 +21,7 @@ mod farm_bulk;
 mod farm_commands;
 mod farm_faults;
 mod farm_isolated;
+mod farm_restore;
 mod flows;
 mod helper;
 mod here;
