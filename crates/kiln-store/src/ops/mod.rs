@@ -10,11 +10,15 @@ mod ledger;
 mod moves;
 mod reap;
 pub(crate) mod reports;
+mod reports;
+mod restored;
 mod sessions;
 pub(crate) mod submit;
 mod users;
 mod waiting;
 mod workers;
+
+pub use restored::Restored;
 
 #[cfg(feature = "testing")]
 pub(crate) use assign::HEADS;
