@@ -10,7 +10,13 @@ use kiln_objects::Objects;
 use kiln_store::Store;
 use tokio::sync::{oneshot, watch};
 
-use crate::{Config, background::Reception, hints::Hints, metrics::Metrics};
+use crate::{
+    Config,
+    app::{board::Board, renewals::Renewals},
+    background::Reception,
+    hints::Hints,
+    metrics::Metrics,
+};
 
 /// What all requests share.
 #[derive(Debug)]
@@ -28,6 +34,10 @@ pub(crate) struct State {
     pub(crate) sockets: Sockets,
     /// The one socket of each session that speaks for it.
     pub(crate) voices: Voices,
+    /// What the sessions were told that speak with this server.
+    pub(crate) board: Board,
+    /// Renewals that wait to be written together.
+    pub(crate) renewals: Renewals,
 }
 
 /// As handlers get it.
@@ -50,6 +60,8 @@ impl State {
             stopping,
             sockets: Sockets::default(),
             voices: Voices::default(),
+            board: Board::default(),
+            renewals: Renewals::default(),
         }
     }
 }

@@ -14,6 +14,27 @@ pub(crate) enum Engine {
 /// `kiln` in ASCII.
 const WRITER: &str = "SELECT pg_advisory_xact_lock(1802071150)";
 
+/// One text for both engines that reads `$1`, a JSON array, as rows: where it says `EACH`
+/// are its members, as `e.value`. What belongs together is so written by one statement,
+/// however much there is of it.
+macro_rules! each {
+    ($engine:expr, $($text:tt)+) => {
+        match $engine {
+            $crate::dialect::Engine::Sqlite =>
+                $crate::dialect::each!(@ "json_each($1) AS e", $($text)+),
+            $crate::dialect::Engine::Postgres => $crate::dialect::each!(
+                @ "jsonb_array_elements(CAST($1 AS jsonb)) AS e", $($text)+),
+        }
+    };
+    (@ $rows:literal, $head:literal EACH $tail:literal) => {
+        concat!($head, " ", $rows, " ", $tail)
+    };
+    (@ $rows:literal, $head:literal EACH) => {
+        concat!($head, " ", $rows)
+    };
+}
+pub(crate) use each;
+
 impl Engine {
     pub(crate) fn of(url: &str) -> Option<Self> {
         match url.split_once(':')?.0 {

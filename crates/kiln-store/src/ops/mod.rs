@@ -5,6 +5,7 @@ mod groups;
 mod jobs;
 mod moves;
 mod reap;
+mod renew;
 mod reports;
 mod sessions;
 mod submit;
