@@ -1,8 +1,10 @@
 //! The operations, a file for each kind.
 
 mod assign;
+mod garbage;
 mod groups;
 mod jobs;
+mod keep;
 mod moves;
 mod reap;
 mod renew;
