@@ -187,13 +187,13 @@ pub async fn many_sessions_renew_at_once_and_each_is_told_its_own(farm: &Farm) {
         token: Some(TokenHash([9; 32])),
         ..renewal(&birch, &birchs)
     };
-    let told = farm.store.renew_many(&[
+    let renewals = [
         renewal(&alder, &[alders[1], birchs[0]]),
         renewal(&nobody, &alders),
         thief,
-    ]);
+    ];
     assert_eq!(
-        told.await.unwrap(),
+        farm.store.renew_many(&renewals).await.unwrap(),
         [Renewed::Lost(birchs), Renewed::Gone, Renewed::TakenBack]
     );
     // Just that one was renewed.
