@@ -10,6 +10,7 @@ mod ledger;
 mod moves;
 mod reap;
 pub(crate) mod reports;
+mod renew;
 mod reports;
 mod restored;
 mod sessions;
