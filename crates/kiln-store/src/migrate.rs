@@ -12,6 +12,8 @@ use crate::{OpenError, Store, StoreError, dialect::Engine, open::spelled, tx::Tx
 /// All migrations, in order.
 pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_farm.sql"),
+    include_str!("../migrations/0002_chunks.sql"),
+    include_str!("../migrations/0003_retention.sql"),
     include_str!("../migrations/0005_voices.sql"),
     include_str!("../migrations/0006_bus.sql"),
 ];

@@ -2,8 +2,8 @@
 
 use kiln_core::{
     farm::{
-        ArtifactId, Fence, Grants, GroupId, JobId, Labels, Requirements, SessionId, TaskId,
-        TokenId, UserId, Visibility, WorkerId,
+        ArtifactId, Fence, Grants, GroupId, JobId, Labels, LogName, Requirements, SessionId,
+        TaskId, TokenId, UserId, Visibility, WorkerId,
     },
     job::{JobStatus, TaskStatus},
 };
@@ -190,6 +190,8 @@ pub struct Job {
     pub worker: Option<String>,
     /// The version of the image that the last attempt ran.
     pub image_digest: Option<String>,
+    /// When its logs were removed, its tasks' too.
+    pub logs_removed: Option<Moment>,
 }
 
 /// A task of a job.
@@ -390,6 +392,28 @@ pub struct Hello {
     pub leases: Vec<Fence>,
 }
 
+/// A session renews its leases.
+#[derive(Debug, Clone)]
+pub struct Renewal {
+    /// Its name.
+    pub session: SessionId,
+    /// Whose it says to be, if that is to be checked.
+    pub token: Option<TokenHash>,
+    /// The leases that it has.
+    pub leases: Vec<Fence>,
+}
+
+/// What became of a renewal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewed {
+    /// Its leases are renewed, but for these, which are not its own, or have ended.
+    Lost(Vec<Fence>),
+    /// The token is not its worker's any more.
+    TakenBack,
+    /// There is no such session, or it has ended.
+    Gone,
+}
+
 /// What may change about a session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionState {
@@ -440,4 +464,44 @@ pub struct Counts {
     pub sessions: u64,
     /// The slots of these.
     pub slots: u64,
+}
+
+/// A job that has ended, and the logs that it may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The job.
+    pub job: JobId,
+    /// When.
+    pub ended: Moment,
+    /// Its own, and those of the tasks that ran.
+    pub logs: Vec<LogName>,
+}
+
+/// A job whose logs were packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed {
+    /// The job.
+    pub job: JobId,
+    /// How many bytes its logs take.
+    pub logs: u64,
+}
+
+/// What ended jobs keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum What {
+    /// All artifacts of a job.
+    Artifacts,
+    /// All its logs.
+    Logs,
+}
+
+/// What is to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// Whose.
+    pub job: JobId,
+    /// What.
+    pub what: What,
+    /// The objects that go with it, or the begins of their keys.
+    pub objects: Vec<String>,
 }

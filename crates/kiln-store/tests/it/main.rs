@@ -6,11 +6,13 @@
 mod farm;
 mod groups;
 mod jobs;
+mod keep;
 mod leases;
 mod open;
 mod outages;
 mod people;
 mod queue;
+mod restored;
 mod roles;
 mod storm;
 
@@ -36,6 +38,10 @@ macro_rules! on_every_engine {
 }
 
 on_every_engine! {
+    restored:
+        no_number_that_may_have_been_given_is_given_again,
+        what_ran_when_the_copy_was_made_has_ended_or_waits_again,
+    ;
     people:
         a_name_is_taken_once,
         a_token_opens_what_it_was_made_for,
@@ -67,6 +73,7 @@ on_every_engine! {
         every_report_may_be_repeated,
         no_task_runs_before_begun,
         a_lease_that_ran_out_is_alive_until_the_reaper_comes,
+        many_sessions_renew_at_once_and_each_is_told_its_own,
         a_clock_that_was_put_back_keeps_no_lease_of_who_is_gone,
         a_lost_job_goes_back_until_it_was_lost_too_often,
         a_lost_job_that_has_begun_fails,
@@ -94,6 +101,15 @@ on_every_engine! {
         a_farm_that_was_off_cancels_nothing,
         heads_are_found_by_their_index,
         images_are_remembered,
+    ;
+    keep:
+        a_job_is_to_be_packed_once_some_time_after_its_end,
+        what_is_removed_is_garbage_and_no_row_refers_to_it,
+        what_ended_longest_ago_is_the_oldest,
+        who_keeps_too_much_loses_old_artifacts_and_then_old_logs,
+        rows_that_nobody_needs_are_removed_after_a_while,
+        a_duty_is_one_holders_until_it_is_over,
+        a_farm_has_one_name,
     ;
     open:
         a_later_migration_leaves_the_rows,

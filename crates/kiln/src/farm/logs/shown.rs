@@ -69,7 +69,9 @@ mod tests {
     use super::*;
 
     fn read(shown: &mut Shown, text: &str) -> String {
-        let bytes = shown.read(&Bytes::copy_from_slice(text.as_bytes())).concat();
+        let bytes = shown
+            .read(&Bytes::copy_from_slice(text.as_bytes()))
+            .concat();
         String::from_utf8(bytes).unwrap()
     }
 
