@@ -147,7 +147,7 @@ impl Told {
     /// # Errors
     /// When the database fails; then there is more to tell the next time.
     /// [`StoreError::Conflict`] when another voice tells the session, here or at another server.
-    pub(crate) async fn news(&self, state: &State) -> Result<Vec<FromServer>, StoreError> {
+    pub(crate) async fn news(&mut self, state: &State) -> Result<Vec<FromServer>, StoreError> {
         let leases = state.store.leases(&self.session).await?;
         let there: HashSet<Fence> = leases.iter().map(|lease| lease.fence).collect();
         let mut news = Vec::new();
