@@ -15,7 +15,7 @@ async fn farm(postgres: &Postgres) -> Farm {
     Farm::of(store, config)
 }
 
-fn unavailable<T: std::fmt::Debug>(done: Result<T, StoreError>) {
+fn unavailable<T: std::fmt::Debug>(done: &Result<T, StoreError>) {
     assert!(matches!(done, Err(StoreError::Unavailable(_))), "{done:?}");
 }
 
@@ -30,11 +30,11 @@ async fn comes_again(farm: &Farm) {
 
 /// Once it is known, a hundred are refused sooner than one would wait.
 async fn nobody_waits(farm: &Farm) {
-    unavailable(farm.store.ping().await);
+    unavailable(&farm.store.ping().await);
     let began = Instant::now();
     for _ in 0..50 {
-        unavailable(farm.store.ping().await);
-        unavailable(farm.store.reap(false).await);
+        unavailable(&farm.store.ping().await);
+        unavailable(&farm.store.reap(false).await);
     }
     assert!(
         began.elapsed() < Duration::from_secs(30),
@@ -75,7 +75,7 @@ async fn a_postgresql_that_says_nothing_any_more_is_not_waited_for_without_an_en
     let asked: Vec<_> = asked.collect();
     let all = tokio::time::timeout(Duration::from_secs(120), async {
         for one in asked {
-            unavailable(one.await.unwrap());
+            unavailable(&one.await.unwrap());
         }
     });
     all.await.expect("an end");
