@@ -22,6 +22,7 @@ mod farm_commands;
 mod farm_faults;
 mod farm_isolated;
 mod farm_outages;
+mod farm_restore;
 mod flows;
 mod helper;
 mod here;

@@ -148,8 +148,18 @@ impl Farm {
         &self.kiln
     }
 
+    /// The server's data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.kiln.home().join("serve")
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.listen
+    }
+
     fn data(&self) -> Vec<OsString> {
-        let data = self.kiln.home().join("serve").into_os_string();
+        let data = self.data_dir().into_os_string();
         let mut words = vec!["--data".into(), data];
         if let Some(url) = &self.database {
             words.extend(["--database".into(), url.into()]);
