@@ -11,7 +11,6 @@ mod moves;
 mod reap;
 mod renew;
 pub(crate) mod reports;
-mod reports;
 mod restored;
 mod sessions;
 pub(crate) mod submit;
