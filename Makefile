@@ -102,7 +102,7 @@ soak: ## start and end a thousand guests, and a hundred in tens; nothing may gro
 	SOAK_GUESTS=$${SOAK_GUESTS:-1000} SOAK_PARALLEL=$${SOAK_PARALLEL:-100} \
 		cargo test --release --locked -p kiln --test soak -- --nocapture
 
-fuzz: ## run each fuzzer for FUZZ_SECONDS: manifests, sources, the bytes of guests, QEMU and images
+fuzz: ## run each fuzzer for FUZZ_SECONDS: manifests, sources, packed logs, the bytes of guests, QEMU and images
 	@scripts/setup build fuzz
 	fuzz/run $(FUZZ_SECONDS)
 

@@ -20,11 +20,13 @@
 
 mod artifact;
 mod disk;
+mod files;
 pub mod frames;
 mod log;
 mod pack;
 mod packed;
 mod table;
+mod upkeep;
 
 use std::{
     io,
@@ -41,8 +43,11 @@ use tokio::{io::AsyncRead, sync::watch};
 
 pub use kiln_core::farm::LogName;
 
-pub use crate::log::LockedLog;
 use crate::table::Table;
+pub use crate::{
+    log::LockedLog,
+    upkeep::{Found, SHARD},
+};
 
 /// Why an append was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -192,17 +197,6 @@ impl Objects {
     pub async fn seek_line(&self, log: &LogName, line: u64) -> io::Result<(u64, u64)> {
         self.stored(log).await?;
         Ok(self.entry(log)?.seek_line(line))
-    }
-
-    /// Packs a log to which nothing will be added any more, if that makes it smaller. Who
-    /// reads it meanwhile, or after a crash at any point, reads the same. Gives how many bytes it
-    /// takes then; to pack it again does no harm.
-    ///
-    /// # Errors
-    /// When the disk fails; then it is as it was.
-    pub async fn pack(&self, log: &LogName) -> io::Result<u64> {
-        let locked = self.lock(log).await?;
-        locked.pack(self.incoming()).await
     }
 
     /// Told with each growth: where the log ends. It says 0 until somebody asked

@@ -90,7 +90,7 @@ pub async fn start(
     store.set_share_cap(config.share_cap).await?;
     let objects = Objects::open(&config.objects).await?;
     let (stop, stopping) = watch::channel(false);
-    let state = Arc::new(State::new(config, store, objects, stopping.clone()));
+    let state = Arc::new(State::new(config, store, objects, stopping.clone())?);
     let app = routes(&state);
     let mut accepting = JoinSet::new();
     for listener in listeners {

@@ -483,3 +483,16 @@ pub struct Removal {
     /// The objects that go with it, or the begins of their keys.
     pub objects: Vec<String>,
 }
+
+/// What rows of some jobs refer to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Referred {
+    /// Objects that hold logs, or pieces of them, by their keys, and how many bytes each has.
+    pub objects: Vec<(String, u64)>,
+    /// Artifacts that were not removed, by job and place, and how many bytes each has.
+    pub artifacts: Vec<(JobId, u32, u64)>,
+    /// Logs that there may be.
+    pub logs: Vec<LogName>,
+    /// Those of them that there must be: of jobs that were given to a worker.
+    pub begun: Vec<LogName>,
+}

@@ -7,6 +7,7 @@ mod jobs;
 mod keep;
 mod moves;
 mod reap;
+mod referred;
 mod reports;
 mod sessions;
 mod submit;

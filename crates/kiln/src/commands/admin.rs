@@ -2,6 +2,7 @@
 //! database, also while the server runs.
 
 mod backup;
+mod check;
 mod tokens;
 mod users;
 mod workers;
@@ -35,6 +36,7 @@ pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
         AdminCommand::User(command) => users::run(&store, command).await,
         AdminCommand::Token(args) => tokens::run(&store, args).await,
         AdminCommand::Worker(command) => workers::run(&store, command).await,
+        AdminCommand::Check => check::check(&store, &place).await,
         AdminCommand::Backup { file } => backup::backup(&store, file).await,
         AdminCommand::Restore { .. } | AdminCommand::Migrate => Ok(Exit::Success),
     }

@@ -56,6 +56,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         job_timeout: Duration::from_mins(45),
         share_cap: None,
         artifact_limit: 1 << 20,
+        retention: kiln_server::Retention::default(),
     }
 }
 
