@@ -1,12 +1,12 @@
 //! What the server is told.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 /// What the server is told. The binary reads files and the environment.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where logs and artifacts are.
-    pub objects: PathBuf,
+    pub objects: kiln_objects::Config,
     /// The public URL, without a slash at the end: `https://builds.example.org`.
     pub origin: String,
     /// How the farm calls itself.

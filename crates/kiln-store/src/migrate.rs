@@ -9,7 +9,10 @@ use sqlx::{Executor as _, Row as _};
 use crate::{OpenError, Store, StoreError, open::spelled, tx::Tx};
 
 /// All migrations, in order.
-pub(crate) const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_farm.sql")];
+pub(crate) const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_farm.sql"),
+    include_str!("../migrations/0002_chunks.sql"),
+];
 
 /// Brings the schema up to date, or says why it is not.
 pub(crate) async fn run(store: &Store, all: &[&str], may: bool) -> Result<(), OpenError> {

@@ -14,7 +14,7 @@ pub(crate) async fn missing(state: &State) -> Vec<&'static str> {
     }
     if let Err(error) = state.objects.check().await {
         tracing::warn!("not ready: logs and artifacts can't be written: {error}");
-        missing.push("the directory of logs and artifacts can't be written");
+        missing.push("the place of logs and artifacts can't be written");
     }
     if *state.stopping.borrow() {
         missing.push("the server is ending");

@@ -1,6 +1,7 @@
 //! The operations, a file for each kind.
 
 mod assign;
+mod chunks;
 mod groups;
 mod jobs;
 mod moves;

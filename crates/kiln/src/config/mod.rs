@@ -13,6 +13,7 @@ mod args;
 mod file;
 mod ini;
 pub mod keys;
+mod objects;
 mod serve;
 mod toml;
 mod values;

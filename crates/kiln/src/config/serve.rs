@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    objects::Objects,
     values::Layers,
     worker::{GuestConfig, number, path, url},
 };
@@ -55,6 +56,8 @@ pub struct ServeConfig {
     pub data: PathBuf,
     /// The database.
     pub database: String,
+    /// Where logs and artifacts are.
+    pub objects: Objects,
     /// HTTPS.
     pub tls: Option<Tls>,
     /// The public URL, if somebody said it.
@@ -100,6 +103,7 @@ impl ServeConfig {
         Ok(Self {
             listen,
             unix: layers.maybe("unix", path)?,
+            objects: Objects::read(layers, &place.data)?,
             data: place.data,
             database: place.database,
             tls,
