@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, io, time::SystemTime};
 
 use kiln_core::farm::{JobId, LogName};
 
-use crate::{Objects, disk, files};
+use crate::{Backend, Objects};
+
+const LOGS: &str = "logs";
+const ARTIFACTS: &str = "artifacts";
 
 /// Jobs whose objects are found together: a *shard* has so many, by their numbers.
 pub const SHARD: i32 = 1000;
@@ -26,22 +29,37 @@ impl Objects {
     /// takes then; to pack it again does no harm.
     ///
     /// # Errors
-    /// When the disk fails; then it is as it was.
+    /// When the disk, the object store or the index fails; then it is as it was.
     pub async fn pack(&self, log: &LogName) -> io::Result<u64> {
-        let locked = self.lock(log).await?;
-        locked.pack(self.incoming()).await
+        match &*self.backend {
+            Backend::Directory(directory) => directory.pack(log).await,
+            Backend::S3(s3) => s3.pack(log).await,
+        }
+    }
+
+    /// Where to begin to read for this line, from 1: a byte, and the number of the line that it
+    /// is of, which is not behind it. A packed log has an index for that; others are read
+    /// from their begin.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn seek_line(&self, log: &LogName, line: u64) -> io::Result<(u64, u64)> {
+        match &*self.backend {
+            Backend::Directory(directory) => directory.seek_line(log, line).await,
+            Backend::S3(s3) => s3.seek_line(log, line).await,
+        }
     }
 
     /// With what the keys of all of a job's logs begin: for [`Self::remove`].
     #[must_use]
     pub fn logs_of(&self, job: JobId) -> String {
-        of_job("logs", job)
+        of_job(LOGS, job)
     }
 
     /// With what the keys of all of a job's artifacts begin: for [`Self::remove`].
     #[must_use]
     pub fn artifacts_of(&self, job: JobId) -> String {
-        of_job("artifacts", job)
+        of_job(ARTIFACTS, job)
     }
 
     /// An artifact's key.
@@ -55,54 +73,69 @@ impl Objects {
     /// # Errors
     /// When the name can't be one.
     pub fn log_files(&self, log: &LogName) -> io::Result<Vec<String>> {
-        self.log_path(log)?;
-        let job = self.logs_of(log.job());
-        let file = match log {
-            LogName::Job(_) => format!("{job}log"),
-            LogName::Task(_, task) => format!("{job}tasks/{task}/log"),
-        };
-        let packed = format!("{file}.zst");
-        Ok(vec![file, packed])
+        match &*self.backend {
+            Backend::Directory(directory) => directory.log_files(log),
+            Backend::S3(_) => Ok(Vec::new()),
+        }
     }
 
     /// The shards of which something is there.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// When the disk or the object store fails.
     pub async fn shards(&self) -> io::Result<BTreeSet<i32>> {
-        let root = self.inner.dir.clone();
-        disk::blocking(move || files::shards(&root)).await
+        match &*self.backend {
+            Backend::Directory(directory) => directory.shards().await,
+            Backend::S3(s3) => s3.shards().await,
+        }
     }
 
     /// All logs and artifacts that are there of the jobs of a shard, which are [`SHARD`] by
     /// their numbers. What comes or goes meanwhile may be missing.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// When the disk or the object store fails.
     pub async fn list(&self, shard: i32) -> io::Result<Vec<Found>> {
-        let root = self.inner.dir.clone();
-        disk::blocking(move || files::list(&root, shard)).await
+        match &*self.backend {
+            Backend::Directory(directory) => directory.list(shard).await,
+            Backend::S3(s3) => s3.list(shard).await,
+        }
     }
 
     /// Removes an object, or all whose keys begin with a text that ends with a slash. What
     /// is gone already is gone.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// When the disk or the object store fails.
     pub async fn remove(&self, key: &str) -> io::Result<()> {
-        let (root, key) = (self.inner.dir.clone(), key.to_owned());
-        disk::blocking(move || files::remove(&root, &key)).await
+        if !is_ours(key) {
+            let text = format!("`{key}` names nothing that may be removed");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        match &*self.backend {
+            Backend::Directory(directory) => directory.remove(key).await,
+            Backend::S3(s3) => s3.remove(key).await,
+        }
     }
 
     /// The name of the farm whose all this is, as it is written there; it is written now when
     /// there is none.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// When the disk or the object store fails.
     pub async fn mark(&self, farm: &str) -> io::Result<String> {
-        let (root, farm) = (self.inner.dir.clone(), farm.to_owned());
-        disk::blocking(move || files::mark(&root, &farm)).await
+        match &*self.backend {
+            Backend::Directory(directory) => directory.mark(farm).await,
+            Backend::S3(s3) => s3.mark(farm).await,
+        }
     }
+}
+
+/// Whether that can be a key of ours, or the begin of a job's: no mistake removes more.
+fn is_ours(key: &str) -> bool {
+    let parts: Vec<&str> = key.strip_suffix('/').unwrap_or(key).split('/').collect();
+    let named = |part: &&str| !matches!(*part, "" | "." | "..");
+    parts.len() >= 3 && [LOGS, ARTIFACTS].contains(&parts[0]) && parts.iter().all(named)
 }
 
 /// With what the keys of all of a job's logs begin, or of all its artifacts.

@@ -1,6 +1,6 @@
 //! What the server is told.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 /// How long what jobs leave is kept. What a job that has not ended leaves is kept in any case.
 #[derive(Debug, Clone, Default)]
@@ -17,7 +17,7 @@ pub struct Retention {
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where logs and artifacts are.
-    pub objects: PathBuf,
+    pub objects: kiln_objects::Config,
     /// The public URL, without a slash at the end: `https://builds.example.org`.
     pub origin: String,
     /// How the farm calls itself.

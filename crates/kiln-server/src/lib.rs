@@ -17,6 +17,7 @@ mod background;
 mod config;
 mod graphql;
 mod hints;
+mod index;
 mod metrics;
 mod serve;
 mod state;

@@ -1,4 +1,4 @@
-//! Logs: what is on disk, or one constant sentence where there is nothing and
+//! Logs: what is stored, or one constant sentence where there is nothing and
 //! there will be nothing.
 
 use axum::http::HeaderMap;
@@ -7,14 +7,10 @@ use kiln_core::{
     farm::JobId,
     job::{JobStatus, TaskStatus},
 };
-use kiln_objects::LogName;
+use kiln_objects::{LogName, Reader};
 use kiln_store::model::Job;
 use std::time::Duration;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    sync::watch,
-    time::Instant,
-};
+use tokio::{io::AsyncReadExt, sync::watch, time::Instant};
 
 use super::{Actor, Error, Result, jobs, narrate, permission::Wish};
 use crate::state::{Shared, State, stopped};
@@ -40,9 +36,6 @@ pub(crate) struct Log {
 /// What a log says that was removed.
 const REMOVED: &str =
     "[kiln] this log was removed: the farm keeps the logs of old jobs only for some time\n";
-
-/// What is to be read of it.
-type Reader = Box<dyn AsyncRead + Send + Unpin>;
 
 /// A job's own log.
 pub(crate) fn of_job(job: &Job) -> Log {

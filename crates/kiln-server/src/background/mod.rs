@@ -125,7 +125,7 @@ async fn assign(state: &State) -> Result<(), StoreError> {
 }
 
 /// Nobody sees a job running whose log is empty.
-async fn first_lines(state: &State, given: Given) -> Result<(), StoreError> {
+async fn first_lines(state: &State, given: Given) -> Result<Option<String>, StoreError> {
     let written = tokio::time::timeout(LONGEST, narrate::attempt(state, &given)).await;
     let written = written.unwrap_or_else(|late| Err(late.into()));
     written.map_err(|error| StoreError::Unavailable(error.into()))

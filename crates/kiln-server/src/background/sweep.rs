@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,7 +17,7 @@ use kiln_store::{Store, StoreError, model::Referred};
 use tokio::time::Instant;
 
 use super::duty;
-use crate::state::State;
+use crate::{index::StoreIndex, state::State};
 
 /// An object that no row refers to stays so long: it may be an upload that is on its way.
 pub(crate) const GRACE: Duration = Duration::from_hours(24);
@@ -129,8 +129,14 @@ pub(super) async fn swept(state: &State, grace: Duration) -> anyhow::Result<()> 
 /// Looks at everything, and changes nothing.
 ///
 /// # Errors
-/// When the database or the objects don't answer, or are not of one farm.
-pub async fn check(store: &Store, objects: &Objects) -> anyhow::Result<Findings> {
+/// When the database or the objects don't answer.
+pub async fn check(store: &Store, objects: kiln_objects::Config) -> anyhow::Result<Findings> {
+    let index = Arc::new(StoreIndex(store.clone()));
+    compare(store, &Objects::look(objects, index)?).await
+}
+
+/// All that there is, and what is missing.
+pub(super) async fn compare(store: &Store, objects: &Objects) -> anyhow::Result<Findings> {
     let mut all = Findings::default();
     for shard in shards(store, objects).await? {
         let found = look(store, objects, shard, GRACE).await?;

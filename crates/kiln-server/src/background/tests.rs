@@ -21,6 +21,7 @@ use super::{pack, retain, sweep};
 use crate::{
     Config, Retention,
     app::{logs, narrate},
+    index::StoreIndex,
     state::State,
 };
 
@@ -142,13 +143,13 @@ impl Farm {
         job
     }
 
-    async fn fill(&self, log: &LogName, _key: LeaseKey<'_>, lines: usize) {
+    async fn fill(&self, log: &LogName, key: LeaseKey<'_>, lines: usize) {
         let objects = &self.server.objects;
         let at = objects.stored(log).await.unwrap();
         let text: String = (0..lines)
             .map(|line| format!("line {line} of it\n"))
             .collect();
-        objects.append(log, at, text.as_bytes()).await.unwrap();
+        objects.append(key, log, at, text.into()).await.unwrap();
     }
 
     async fn artifact(&self, job: JobId, key: LeaseKey<'_>, size: usize) {
@@ -159,10 +160,9 @@ impl Farm {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        let put = self
-            .server
-            .objects
-            .put_artifact(job, 0, &mut &bytes[..], size as u64, &digest);
+        let mut body = &bytes[..];
+        let objects = &self.server.objects;
+        let put = objects.put_artifact(job, 0, &mut body, size as u64, &digest);
         put.await.unwrap();
         let new = NewArtifact {
             index: 0,
@@ -194,11 +194,11 @@ impl Farm {
     }
 
     async fn has_artifact(&self, job: JobId) -> bool {
-        self.server.objects.artifact(job, 0).await.is_ok()
+        self.server.objects.artifact(job, 0, 0, 1).await.is_ok()
     }
 
     async fn missing(&self) -> Vec<String> {
-        let found = sweep::check(&self.server.store, &self.server.objects).await;
+        let found = sweep::compare(&self.server.store, &self.server.objects).await;
         found.unwrap().missing
     }
 
@@ -220,9 +220,10 @@ async fn server(dir: PathBuf, retention: Retention) -> Arc<State> {
     let url = format!("sqlite://{}/kiln.db", dir.display());
     let store = Store::open(&kiln_store::Config { url, migrate: true });
     let store = store.await.unwrap();
-    let objects = Objects::open(&dir.join("objects")).await.unwrap();
+    let index = Arc::new(StoreIndex(store.clone()));
+    let objects = Objects::open(&dir.join("objects"), index).await.unwrap();
     let config = Config {
-        objects: dir.join("objects"),
+        objects: dir.join("objects").into(),
         origin: "http://farm.test".into(),
         site_name: "kiln".into(),
         runner: "farm.test".into(),
@@ -418,7 +419,7 @@ async fn the_sweep_removes_just_what_is_nobodys() {
         std::fs::create_dir_all(farm.path(orphan).parent().unwrap()).unwrap();
         std::fs::write(farm.path(orphan), "x").unwrap();
     }
-    let found = sweep::check(&farm.server.store, &farm.server.objects)
+    let found = sweep::compare(&farm.server.store, &farm.server.objects)
         .await
         .unwrap();
     assert_eq!(

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_core::{
     farm::{
-        Fence, JobId, Requirements, SessionId, ShareId,
+        Fence, JobId, LogName, Requirements, SessionId, ShareId,
         schedule::{self, Head, Lane, Share, Slots},
     },
     job::JobStatus,
 };
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{jobs::places, moves, sessions::LEASE};
+use super::{chunks, jobs::places, moves, sessions::LEASE};
 use crate::{
     Store, StoreError,
-    model::{Changed, Given},
+    model::{Changed, Given, When},
     rows,
     tx::{Tx, write},
 };
@@ -46,17 +46,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn assign(&self) -> Result<Changed, StoreError> {
-        self.assign_after(|_| std::future::ready(Ok(()))).await
+        self.assign_after(|_| std::future::ready(Ok(None))).await
     }
 
     /// The same. `before` is told of each job that is given away before anybody can see
-    /// that; if it fails, none is. It must not use this store, which waits for it.
+    /// that; if it fails, none is. What it gives is written into the job's log with that,
+    /// where logs are rows. It must not use this store, which waits for it.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], and those of `before`.
     pub async fn assign_after<F>(&self, before: impl Fn(Given) -> F) -> Result<Changed, StoreError>
     where
-        F: Future<Output = Result<(), StoreError>>,
+        F: Future<Output = Result<Option<String>, StoreError>>,
     {
         // Mostly nothing waits, and then nobody needs to wait for this. Whoever queues
         // something asks for a pass after that.
@@ -75,7 +76,10 @@ impl Store {
             changed.assign = all.len() > GIVEN_AT_ONCE;
             for given in all.into_iter().take(GIVEN_AT_ONCE) {
                 let fence = grant(tx, given.job, &given.session, &mut changed).await?;
-                before(describe(tx, fence).await?).await?;
+                if let Some(text) = before(describe(tx, fence).await?).await? {
+                    let log = LogName::Job(given.job);
+                    chunks::add_text(tx, self.engine, &log, &text, When::Always).await?;
+                }
             }
             changed
         })

@@ -1,11 +1,13 @@
 //! The operations, a file for each kind.
 
 mod assign;
+mod chunks;
 mod garbage;
 mod groups;
 mod jobs;
 mod keep;
 mod moves;
+mod pack;
 mod reap;
 mod referred;
 mod reports;

@@ -172,6 +172,68 @@ pub const KEYS: &[Key] = &[
         "Don't bring an older schema up to date: only `kiln admin migrate` does",
     ),
     one(
+        "objects",
+        SERVE,
+        "DIR|s3://BUCKET/PREFIX",
+        "",
+        "Where logs and artifacts are: a directory, or a bucket that is there; default the directory objects in the data directory",
+    ),
+    one(
+        "s3-endpoint",
+        SERVE,
+        "URL",
+        "",
+        "The object store's URL; default Amazon's in the region",
+    ),
+    one(
+        "s3-region",
+        SERVE,
+        "REGION",
+        "us-east-1",
+        "The object store's region",
+    ),
+    one(
+        "s3-access-key",
+        SERVE,
+        "KEY",
+        "",
+        "The name of the key to the bucket",
+    ),
+    one(
+        "s3-secret-key-file",
+        SERVE,
+        "FILE",
+        "",
+        "The file with the secret of that key; nobody else may read it",
+    ),
+    Key {
+        secret: true,
+        ..one(
+            "s3-secret-key",
+            SERVE,
+            "SECRET",
+            "",
+            "The secret itself: in a file or the environment only, for others see command lines",
+        )
+    },
+    switch(
+        "s3-virtual-host",
+        SERVE,
+        "The bucket is part of the object store's host name, not of the path",
+    ),
+    one(
+        "s3-ca",
+        SERVE,
+        "FILE",
+        "",
+        "Further certificates to trust of the object store (PEM), besides the host's",
+    ),
+    switch(
+        "s3-insecure",
+        SERVE,
+        "Allow plain HTTP to an object store on another host",
+    ),
+    one(
         "tls-cert",
         SERVE,
         "FILE",

@@ -9,6 +9,7 @@ use std::{
 use kiln_server::Retention;
 
 use super::{
+    objects::Objects,
     values::Layers,
     worker::{GuestConfig, number, path, url},
 };
@@ -65,6 +66,8 @@ pub struct ServeConfig {
     pub connections: u32,
     /// Whether to bring its schema up to date.
     pub migrate: bool,
+    /// Where logs and artifacts are.
+    pub objects: Objects,
     /// HTTPS.
     pub tls: Option<Tls>,
     /// The public URL, if somebody said it.
@@ -114,6 +117,7 @@ impl ServeConfig {
         Ok(Self {
             listen,
             unix: layers.maybe("unix", path)?,
+            objects: Objects::read(layers, &place.data)?,
             data: place.data,
             database: place.database,
             connections: layers.one("database-connections", |text| number(text, 2, 1000))?,

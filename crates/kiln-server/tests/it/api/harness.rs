@@ -75,7 +75,7 @@ impl Farm {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let config = Config {
-            objects: dir.path().join("objects"),
+            objects: dir.path().join("objects").into(),
             origin: origin.clone(),
             site_name: "a farm".into(),
             runner: "ssh.example.org".into(),

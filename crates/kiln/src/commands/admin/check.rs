@@ -4,15 +4,14 @@ use kiln_server::Findings;
 use kiln_store::Store;
 
 use crate::{
-    config::Place,
+    config::Objects,
     exit::{Exit, Failure},
     ui,
 };
 
 /// Looks at everything, and changes nothing.
-pub async fn check(store: &Store, place: &Place) -> Result<Exit, Failure> {
-    let objects = place.objects(store).await?;
-    let found = kiln_server::check(store, &objects).await;
+pub async fn check(store: &Store, objects: &Objects) -> Result<Exit, Failure> {
+    let found = kiln_server::check(store, objects.with_secret()?).await;
     tell(&found.map_err(|error| Failure::host(format!("{error:#}")))?)
 }
 

@@ -1,12 +1,9 @@
 //! Files below a directory, by the names that they would have as objects.
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    path::{Component, Path},
-};
+use std::{collections::BTreeSet, fs, io, path::Path};
 
-use crate::{Found, disk};
+use super::disk;
+use crate::Found;
 
 /// The shards of which something is there.
 pub(crate) fn shards(root: &Path) -> io::Result<BTreeSet<i32>> {
@@ -60,15 +57,6 @@ fn walk(root: &Path, below: &str, found: &mut Vec<Found>) -> io::Result<()> {
 /// gone already is gone.
 pub(crate) fn remove(root: &Path, key: &str) -> io::Result<()> {
     let path = Path::new(key);
-    let inside = path
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    if !inside || path.components().count() < 3 {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "that names no object",
-        ));
-    }
     let removed = match key.ends_with('/') {
         true => fs::remove_dir_all(root.join(path)),
         false => fs::remove_file(root.join(path)),
