@@ -21,7 +21,7 @@ pub(crate) use sweep::Round;
 pub use sweep::{Findings, check};
 
 use crate::{
-    app::narrate,
+    app::{narrate, renewals, sessions},
     state::{Shared, State, stopped},
 };
 
@@ -43,6 +43,8 @@ pub(crate) fn start(state: &Shared) -> JoinSet<()> {
     let mut passes = JoinSet::new();
     passes.spawn(repeat(state.clone(), "assign", LOOK, true, assign));
     passes.spawn(repeat(state.clone(), "reap", LOOK, false, reap));
+    passes.spawn(repeat(state.clone(), "look", LOOK, false, sessions::look));
+    passes.spawn(renewals::keep(state.clone()));
     let unserved = LOOK_FOR_UNSERVED;
     passes.spawn(repeat(
         state.clone(),

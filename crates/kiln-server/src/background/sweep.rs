@@ -161,9 +161,8 @@ async fn ours(store: &Store, objects: &Objects, new: &str) -> anyhow::Result<()>
 
 /// All shards in which there are jobs or objects.
 async fn shards(store: &Store, objects: &Objects) -> anyhow::Result<BTreeSet<i32>> {
-    let last = store.last_job().await?;
     let mut shards = objects.shards().await?;
-    shards.extend(0..=last.0 / SHARD);
+    shards.extend(store.shards(SHARD).await?);
     Ok(shards)
 }
 

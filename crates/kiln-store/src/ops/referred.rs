@@ -1,6 +1,6 @@
 //! Which objects rows refer to: for who compares that with what is there.
 
-use std::ops::RangeInclusive;
+use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use kiln_core::farm::{JobId, LogName};
 use sqlx::Row as _;
@@ -47,15 +47,16 @@ impl Store {
         Ok(referred)
     }
 
-    /// The highest number that a job has; 0 when there is none.
+    /// By what the numbers of jobs begin, when so many belong together.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn last_job(&self) -> Result<JobId, StoreError> {
-        let row = sqlx::query("SELECT CAST(COALESCE(MAX(id), 0) AS BIGINT) AS id FROM jobs")
-            .fetch_one(&self.pool)
+    pub async fn shards(&self, size: i32) -> Result<BTreeSet<i32>, StoreError> {
+        let rows = sqlx::query("SELECT DISTINCT id / $1 AS shard FROM jobs")
+            .bind(i64::from(size))
+            .fetch_all(&self.pool)
             .await?;
-        Ok(JobId(rows::number(&row, "id")?))
+        rows.iter().map(|row| rows::number(row, "shard")).collect()
     }
 
     async fn of_range(

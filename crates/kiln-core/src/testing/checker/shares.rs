@@ -6,7 +6,13 @@
 use std::collections::BTreeMap;
 
 use super::{Facts, Job, Promises, Report, Rule, Submission};
-use crate::{farm::JobId, job::JobStatus};
+use crate::{
+    farm::{Fence, JobId},
+    job::JobStatus,
+};
+
+/// Where there is none.
+const NONE: Fence = Fence(0);
 
 /// What changes for a share, in the order in which things of one moment are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,8 +24,9 @@ enum Change {
     Waits,
 }
 
-/// Something that happened to a job of a share.
-type Step<'a> = (u64, Change, &'a str, JobId);
+/// Something that happened to a job of a share. What was given in one moment was given in the
+/// order of the fences.
+type Step<'a> = (u64, Change, Fence, &'a str, JobId);
 
 /// A share, as far as a kind of jobs goes.
 #[derive(Default)]
@@ -47,7 +54,9 @@ pub(super) fn check(facts: &Facts<'_>, promises: &Promises, report: &mut Report)
 /// When a job waits, for whoever looks from outside: no earlier than the farm said that it
 /// has it, no longer than until somebody wanted it cancelled.
 fn walk<'a>(job: &Job<'a>, submission: &Submission<'a>, steps: &mut Vec<Step<'a>>) {
-    let mut step = |at, change| steps.push((at, change, submission.share, job.id));
+    let mut step = |at, change, fence| {
+        steps.push((at, change, fence, submission.share, job.id));
+    };
     let cancelled = job.entries.iter().find_map(|entry| match entry.event {
         super::Event::CancelAsked { .. } => Some(entry.at),
         _ => None,
@@ -59,14 +68,14 @@ fn walk<'a>(job: &Job<'a>, submission: &Submission<'a>, steps: &mut Vec<Step<'a>
         if let Some(from) = since.filter(|from| *from < attempt.claimed) {
             let to = until.unwrap_or(u64::MAX).min(attempt.claimed);
             if from < to {
-                step(from, Change::Waits);
-                step(to, Change::Gone);
+                step(from, Change::Waits, NONE);
+                step(to, Change::Gone, NONE);
             }
         }
-        step(attempt.claimed, Change::Claimed);
+        step(attempt.claimed, Change::Claimed, attempt.fence);
         since = None;
         if let Some(released) = attempt.released {
-            step(released, Change::Released);
+            step(released, Change::Released, attempt.fence);
             since = Some(released);
         }
     }
@@ -75,15 +84,15 @@ fn walk<'a>(job: &Job<'a>, submission: &Submission<'a>, steps: &mut Vec<Step<'a>
     if let Some(from) = since.filter(|_| again) {
         let to = until.unwrap_or(u64::MAX);
         if from < to {
-            step(from, Change::Waits);
-            step(to, Change::Gone);
+            step(from, Change::Waits, NONE);
+            step(to, Change::Gone, NONE);
         }
     }
 }
 
 fn sweep<'a>(steps: &[Step<'a>], promises: &Promises, report: &mut Report) {
     let mut shares: BTreeMap<&'a str, Share<'a>> = BTreeMap::new();
-    for (at, change, name, job) in steps {
+    for (at, change, _, name, job) in steps {
         if *change == Change::Claimed {
             report.look(Rule::Fair);
             pass(&mut shares, name, *job, *at, promises, report);

@@ -339,6 +339,21 @@ fn a_share_that_has_something_running_is_not_hungry() {
     assert!(!broken(events).contains(&Rule::Fair));
 }
 
+#[test]
+fn what_was_given_in_one_moment_was_given_in_the_order_of_the_fences() {
+    let job = |number| JobId(number);
+    let mut events: Vec<Event> = Vec::new();
+    for (number, share) in [(1, "z"), (2, "a"), (3, "a"), (4, "a")] {
+        events.extend(submitted(job(number), share));
+    }
+    let entry = |at, event| Entry { at, event };
+    let before = (1..).zip(events).map(|(at, event)| entry(at, event));
+    let given = (1..=4).map(|number| entry(100, claimed(job(number), Fence(number.into()))));
+    let history = History::new(before.chain(given).collect());
+    let broken = check(&history, &PROMISES).broken_rules();
+    assert!(!broken.contains(&Rule::Fair));
+}
+
 /// A job of worker `one` that failed, and a fault there.
 fn failed(touches: &str, before: bool) -> BTreeSet<Rule> {
     let fault = Event::FaultBegan {
