@@ -1,6 +1,10 @@
 //! What becomes of what ended jobs leave, pass by pass.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use kiln_core::{
     farm::{
@@ -9,7 +13,7 @@ use kiln_core::{
     },
     job::{JobStatus, TaskStatus},
 };
-use kiln_objects::Objects;
+use kiln_objects::{Objects, testing::S3};
 use kiln_store::{
     Store,
     model::{Hello, LeaseKey, Mood, NewArtifact, NewJob, SessionState, TokenHash},
@@ -28,9 +32,13 @@ use crate::{
 const DAY: i64 = 24 * 60 * 60;
 const IMAGE: &str = "debian/bookworm";
 
+/// Whose buckets tests have: one for all of this process.
+static BUCKETS: LazyLock<S3> = LazyLock::new(|| S3::start().expect("s3s-fs starts"));
+
 /// A farm's state and, as long as they are wanted, its servers without connections.
 struct Farm {
     dir: tempfile::TempDir,
+    objects: kiln_objects::Config,
     worker: WorkerId,
     session: SessionId,
     owner: UserId,
@@ -40,7 +48,23 @@ struct Farm {
 impl Farm {
     async fn new(retention: Retention) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let server = server(dir.path().into(), retention).await;
+        let objects = dir.path().join("objects").into();
+        Self::at(dir, objects, retention).await
+    }
+
+    /// With logs and artifacts in a new bucket.
+    async fn in_a_bucket(retention: Retention) -> Self {
+        let server = tokio::task::spawn_blocking(|| &*BUCKETS).await.unwrap();
+        let objects = kiln_objects::Config::S3(server.bucket().unwrap());
+        Self::at(tempfile::tempdir().unwrap(), objects, retention).await
+    }
+
+    async fn at(
+        dir: tempfile::TempDir,
+        objects: kiln_objects::Config,
+        retention: Retention,
+    ) -> Self {
+        let server = server(dir.path(), &objects, retention).await;
         let store = &server.store;
         let owner = store
             .add_user("ann", "ann@example.org", false)
@@ -57,6 +81,7 @@ impl Farm {
             session: SessionId::new([1; 16]),
             owner,
             server,
+            objects,
             dir,
         };
         farm.hello().await;
@@ -65,8 +90,13 @@ impl Farm {
 
     /// A server that is started anew, after whatever happened to the one before.
     async fn restart(&mut self) {
+        self.server = self.another().await;
+    }
+
+    /// A further server.
+    async fn another(&self) -> Arc<State> {
         let retention = self.server.config.retention.clone();
-        self.server = server(self.dir.path().into(), retention).await;
+        server(self.dir.path(), &self.objects, retention).await
     }
 
     async fn hello(&self) {
@@ -216,14 +246,13 @@ impl Farm {
     }
 }
 
-async fn server(dir: PathBuf, retention: Retention) -> Arc<State> {
+async fn server(dir: &Path, objects: &kiln_objects::Config, retention: Retention) -> Arc<State> {
     let url = format!("sqlite://{}/kiln.db", dir.display());
-    let store = Store::open(&kiln_store::Config { url, migrate: true });
-    let store = store.await.unwrap();
+    let config = kiln_store::Config { url, migrate: true };
+    let store = Store::open(&config).await.unwrap();
     let index = Arc::new(StoreIndex(store.clone()));
-    let objects = Objects::open(&dir.join("objects"), index).await.unwrap();
     let config = Config {
-        objects: dir.join("objects").into(),
+        objects: objects.clone(),
         origin: "http://farm.test".into(),
         site_name: "kiln".into(),
         runner: "farm.test".into(),
@@ -233,6 +262,7 @@ async fn server(dir: PathBuf, retention: Retention) -> Arc<State> {
         artifact_limit: 1 << 30,
         retention,
     };
+    let objects = Objects::at(objects.clone(), index).await.unwrap();
     // Without a sender it would be taken for one that ends.
     let (stop, stopping) = watch::channel(false);
     std::mem::forget(stop);
@@ -398,7 +428,7 @@ async fn a_server_that_died_while_it_removed_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn the_sweep_removes_just_what_is_nobodys() {
-    let farm = Farm::new(Retention::default()).await;
+    let mut farm = Farm::new(Retention::default()).await;
     let job = farm.job(2000, 5000).await;
     let packed = farm.job(2000, 5000).await;
     farm.server
@@ -429,10 +459,7 @@ async fn the_sweep_removes_just_what_is_nobodys() {
     // They are young.
     farm.sweep(sweep::GRACE).await;
     assert!(orphans.iter().all(|orphan| farm.path(orphan).exists()));
-    let farm = Farm {
-        server: server(farm.dir.path().into(), Retention::default()).await,
-        ..farm
-    };
+    farm.restart().await;
     farm.sweep(Duration::ZERO).await;
     for orphan in orphans {
         assert!(!farm.path(orphan).exists(), "{orphan}");
@@ -469,17 +496,87 @@ async fn nothing_is_removed_where_another_farms_name_is_written() {
     farm.sweep(Duration::ZERO).await;
     // Another database, empty, and the same objects.
     let other = tempfile::tempdir().unwrap();
-    let stranger = server(other.path().into(), Retention::default()).await;
-    let url = format!("sqlite://{}/other.db", other.path().display());
-    let config = kiln_store::Config { url, migrate: true };
-    let state = State::new(
-        stranger.config.clone(),
-        Store::open(&config).await.unwrap(),
-        farm.server.objects.clone(),
-        stranger.stopping.clone(),
-    )
-    .unwrap();
-    let refused = sweep::swept(&state, Duration::ZERO).await.unwrap_err();
+    let stranger = server(other.path(), &farm.objects, Retention::default()).await;
+    let refused = sweep::swept(&stranger, Duration::ZERO).await.unwrap_err();
     assert!(refused.to_string().contains("another farm's"), "{refused}");
     farm.agrees_with_itself().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_pack_what_is_in_a_bucket_once() {
+    let mut farm = Farm::in_a_bucket(Retention::default()).await;
+    let mut before = Vec::new();
+    for _ in 0..5 {
+        let job = farm.job(2000, 0).await;
+        before.push((job, farm.logs(job).await));
+    }
+    farm.pass(61).await;
+    let other = farm.another().await;
+    let (one, two) = tokio::join!(pack::pass(&farm.server), pack::pass(&other));
+    one.and(two).unwrap();
+    let packed = farm.server.metrics.packed.get() + other.metrics.packed.get();
+    assert_eq!(packed, 5);
+    for (job, logs) in &before {
+        assert_eq!(farm.logs(*job).await, *logs);
+    }
+    farm.agrees_with_itself().await;
+    // The pieces go some minutes later, and nothing else does.
+    let all = sweep::compare(&farm.server.store, &farm.server.objects);
+    assert_eq!(all.await.unwrap().objects, 20);
+    retain::collect(&farm.server).await.unwrap();
+    farm.pass(601).await;
+    retain::collect(&farm.server).await.unwrap();
+    let all = sweep::compare(&farm.server.store, &farm.server.objects);
+    assert_eq!(all.await.unwrap().objects, 10);
+    farm.restart().await;
+    for (job, logs) in &before {
+        assert_eq!(farm.logs(*job).await, *logs);
+    }
+    farm.agrees_with_itself().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_a_bucket_is_removed_and_swept_too() {
+    let mut farm = Farm::in_a_bucket(Retention {
+        logs: for_days(365),
+        artifacts: for_days(90),
+        of_owner: None,
+    })
+    .await;
+    let old = farm.job(2000, 5000).await;
+    farm.pass(366 * DAY).await;
+    let young = farm.job(2000, 5000).await;
+    let before = farm.logs(young).await;
+    farm.pass(61).await;
+    pack::pass(&farm.server).await.unwrap();
+    retain::pass(&farm.server).await.unwrap();
+    // Between the rows and the objects.
+    farm.restart().await;
+    farm.agrees_with_itself().await;
+    farm.pass(601).await;
+    retain::collect(&farm.server).await.unwrap();
+    assert!(!farm.has_artifact(old).await && farm.has_artifact(young).await);
+    let all = sweep::compare(&farm.server.store, &farm.server.objects);
+    assert_eq!(all.await.unwrap().objects, 3);
+    // What a server that died left: an artifact without a row.
+    let sha256 = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+    for job in [young, JobId(77_001)] {
+        let mut body = &b"x"[..];
+        let put = farm
+            .server
+            .objects
+            .put_artifact(job, 9, &mut body, 1, sha256);
+        put.await.unwrap();
+    }
+    farm.sweep(sweep::GRACE).await;
+    assert_eq!(farm.server.metrics.orphans.get(), 0);
+    farm.restart().await;
+    farm.sweep(Duration::ZERO).await;
+    assert_eq!(farm.server.metrics.orphans.get(), 2);
+    assert_eq!(farm.logs(young).await, before);
+    assert!(farm.has_artifact(young).await);
+    farm.agrees_with_itself().await;
+    let gone = farm.server.objects.list(0).await.unwrap();
+    farm.server.objects.remove(&gone[0].key).await.unwrap();
+    assert_eq!(farm.missing().await.len(), 1);
 }

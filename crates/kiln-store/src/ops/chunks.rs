@@ -89,10 +89,7 @@ impl Store {
                 return Ok(Added::Elsewhere(stored));
             }
             let start = rows::signed(chunk.start);
-            let held = Held::Object {
-                key: chunk.object.clone(),
-                sha256: chunk.sha256.clone(),
-            };
+            let held = New::Object(&chunk.object, &chunk.sha256);
             insert(tx, log, start, rows::signed(chunk.length), &held).await?;
             Added::Stored(chunk.start + chunk.length)
         })
@@ -153,7 +150,7 @@ pub(crate) async fn add_text(
     .execute(&mut **tx)
     .await?;
     let start = rows::signed(stored);
-    insert(tx, log, start, rows::signed(length), &Held::Line(text)).await?;
+    insert(tx, log, start, rows::signed(length), &New::Line(&text)).await?;
     Ok(stored + length)
 }
 
@@ -207,16 +204,24 @@ pub(crate) async fn end(
     }
 }
 
+/// What a new piece is.
+enum New<'a> {
+    /// In an object: its key, and SHA-256.
+    Object(&'a str, &'a str),
+    /// Here.
+    Line(&'a str),
+}
+
 async fn insert(
     tx: &mut Tx,
     log: &LogName,
     start: i64,
     length: i64,
-    held: &Held,
+    held: &New<'_>,
 ) -> Result<(), StoreError> {
-    let (object, sha256, line) = match held {
-        Held::Object { key, sha256 } => (Some(key.as_str()), Some(sha256.as_str()), None),
-        Held::Line(line) => (None, None, Some(line.as_str())),
+    let (object, sha256, line) = match *held {
+        New::Object(key, sha256) => (Some(key), Some(sha256), None),
+        New::Line(line) => (None, None, Some(line)),
     };
     sqlx::query(
         "INSERT INTO chunks (job_id, task, start, length, created, sha256, object, line)
