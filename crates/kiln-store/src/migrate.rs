@@ -14,8 +14,8 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_farm.sql"),
     include_str!("../migrations/0002_chunks.sql"),
     include_str!("../migrations/0003_retention.sql"),
-    include_str!("../migrations/0005_voices.sql"),
-    include_str!("../migrations/0006_bus.sql"),
+    include_str!("../migrations/0004_voices.sql"),
+    include_str!("../migrations/0005_bus.sql"),
 ];
 
 /// Brings the schema up to date, or says why it is not.

@@ -2,6 +2,7 @@
 
 mod assign;
 mod bus;
+mod chunks;
 mod counts;
 mod garbage;
 mod groups;
@@ -9,7 +10,9 @@ mod jobs;
 mod keep;
 mod ledger;
 mod moves;
+mod pack;
 mod reap;
+mod referred;
 mod renew;
 pub(crate) mod reports;
 mod restored;

@@ -14,6 +14,7 @@ mod bus;
 mod file;
 mod ini;
 pub mod keys;
+mod objects;
 mod serve;
 mod toml;
 mod values;
@@ -21,6 +22,7 @@ mod worker;
 
 pub use args::{AdminSettings, ServeSettings, WorkerSettings};
 pub use keys::Role;
+pub use objects::Objects;
 pub use serve::{LogFormat, Place, ServeConfig, Tls, sqlite};
 pub use values::{Layers, Source};
 pub use worker::{GuestConfig, WorkerConfig, target};

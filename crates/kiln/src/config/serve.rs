@@ -6,8 +6,11 @@ use std::{
     time::Duration,
 };
 
+use kiln_server::Retention;
+
 use super::{
     bus,
+    objects::Objects,
     values::Layers,
     worker::{GuestConfig, number, path, url},
 };
@@ -66,6 +69,8 @@ pub struct ServeConfig {
     pub migrate: bool,
     /// The bus, where there are several servers.
     pub bus: Option<kiln_bus::Config>,
+    /// Where logs and artifacts are.
+    pub objects: Objects,
     /// HTTPS.
     pub tls: Option<Tls>,
     /// The public URL, if somebody said it.
@@ -82,6 +87,8 @@ pub struct ServeConfig {
     pub share_cap: Option<u32>,
     /// The largest artifact, in bytes.
     pub artifact_limit: u64,
+    /// How long what ended jobs leave is kept.
+    pub retention: Retention,
     /// How long to serve on when it ends, and say that it is not ready.
     pub drain: Duration,
     /// The worker inside, unless there is to be none.
@@ -113,6 +120,7 @@ impl ServeConfig {
         Ok(Self {
             listen,
             unix: layers.maybe("unix", path)?,
+            objects: Objects::read(layers, &place.data)?,
             data: place.data,
             database: place.database,
             bus: bus::read(layers)?,
@@ -128,6 +136,11 @@ impl ServeConfig {
             job_timeout: layers.one("job-timeout", units::duration)?,
             share_cap: layers.maybe("share-cap", |text| number(text, 1, u32::MAX))?,
             artifact_limit: layers.one("artifact-limit", units::bytes)?,
+            retention: Retention {
+                logs: layers.one("keep-logs", units::age)?,
+                artifacts: layers.one("keep-artifacts", units::age)?,
+                of_owner: layers.maybe("owner-storage", units::bytes)?,
+            },
             drain: layers.one("drain", units::duration_or_none)?,
             worker: (!layers.switch("no-worker")?).then_some(guests),
             log_format: layers.one("log-format", LogFormat::read)?,

@@ -53,8 +53,8 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
         .unwrap_or_else(|| bound.origin.clone());
     let mut listeners = bound.listeners;
     listeners.push(Listener::Memory(memory));
-    let of_server = of_server(&config, &origin, bus(&config, &store).await?);
-    let server = kiln_server::start(of_server, store.clone(), listeners).await?;
+    let told = of_server(&config, &origin, bus(&config, &store).await?)?;
+    let server = kiln_server::start(told, store.clone(), listeners).await?;
     tracing::info!(origin, data = %data.path().display(), "serving {}", bound.origin);
     say_how_to_begin(&store, &config).await;
     let ended = match &config.worker {
@@ -83,10 +83,10 @@ async fn bus(config: &ServeConfig, store: &Store) -> Result<Bus, Failure> {
     Bus::redis(config, kiln_bus::Key(key)).map_err(Failure::host)
 }
 
-fn of_server(config: &ServeConfig, origin: &str, bus: Bus) -> kiln_server::Config {
-    kiln_server::Config {
+fn of_server(config: &ServeConfig, origin: &str, bus: Bus) -> Result<kiln_server::Config, Failure> {
+    Ok(kiln_server::Config {
         bus,
-        objects: config.data.join("objects"),
+        objects: config.objects.with_secret()?,
         origin: origin.to_owned(),
         site_name: config.site_name.clone(),
         runner: config
@@ -97,7 +97,8 @@ fn of_server(config: &ServeConfig, origin: &str, bus: Bus) -> kiln_server::Confi
         job_timeout: config.job_timeout,
         share_cap: config.share_cap,
         artifact_limit: config.artifact_limit,
-    }
+        retention: config.retention.clone(),
+    })
 }
 
 /// The first user is made by whoever may write the database.
