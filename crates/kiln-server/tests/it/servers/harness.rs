@@ -1,4 +1,4 @@
-//! Two servers in this process, on one PostgreSQL, and a bus.
+//! Two servers in this process, on one PostgreSQL and one bucket, and a bus.
 
 use std::sync::OnceLock;
 
@@ -8,6 +8,7 @@ use kiln_bus::{
     testing::{Redis, Setup, dropping},
 };
 use kiln_core::farm::JobId;
+use kiln_objects::testing::S3;
 use kiln_store::{Store, testing::Postgres};
 use kiln_wire::client::full;
 use serde_json::{Value, json};
@@ -19,6 +20,12 @@ use crate::workers::harness::{Answer, Farm, LONG};
 fn postgres() -> &'static Postgres {
     static POSTGRES: OnceLock<Postgres> = OnceLock::new();
     POSTGRES.get_or_init(|| Postgres::start().unwrap())
+}
+
+/// One for all tests: each has a bucket of its own.
+fn objects() -> &'static S3 {
+    static OBJECTS: OnceLock<S3> = OnceLock::new();
+    OBJECTS.get_or_init(|| S3::start().unwrap())
 }
 
 /// What hints go through.
@@ -63,8 +70,13 @@ impl Two {
         let owner = store.add_user("ann", "ann@example.org", false).await;
         let owner = owner.unwrap().id;
         let [first, second] = buses;
-        let one = Farm::on(store.clone(), owner, |config| config.bus = first).await;
-        let other = Farm::on(store, owner, |config| config.bus = second).await;
+        let bucket = kiln_objects::Config::S3(objects().bucket().unwrap());
+        let on = |config: &mut kiln_server::Config, bus| {
+            config.objects = bucket.clone();
+            config.bus = bus;
+        };
+        let one = Farm::on(store.clone(), owner, |config| on(config, first)).await;
+        let other = Farm::on(store, owner, |config| on(config, second)).await;
         let token = one.person().await;
         Self {
             one,

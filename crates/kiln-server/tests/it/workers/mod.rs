@@ -3,7 +3,7 @@
 mod artifacts;
 pub(crate) mod harness;
 mod life;
-mod live;
+pub(crate) mod live;
 mod logs;
 mod reports;
 mod sockets;
