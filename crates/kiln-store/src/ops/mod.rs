@@ -1,19 +1,24 @@
 //! The operations, a file for each kind.
 
 mod assign;
+mod counts;
 mod garbage;
 mod groups;
 mod jobs;
 mod keep;
+mod ledger;
 mod moves;
 mod reap;
 mod renew;
-mod reports;
+pub(crate) mod reports;
+mod restored;
 mod sessions;
-mod submit;
+pub(crate) mod submit;
 mod users;
 mod waiting;
 mod workers;
+
+pub use restored::Restored;
 
 #[cfg(feature = "testing")]
 pub(crate) use assign::HEADS;

@@ -12,6 +12,7 @@ mod open;
 mod outages;
 mod people;
 mod queue;
+mod restored;
 mod roles;
 mod storm;
 
@@ -37,6 +38,10 @@ macro_rules! on_every_engine {
 }
 
 on_every_engine! {
+    restored:
+        no_number_that_may_have_been_given_is_given_again,
+        what_ran_when_the_copy_was_made_has_ended_or_waits_again,
+    ;
     people:
         a_name_is_taken_once,
         a_token_opens_what_it_was_made_for,

@@ -146,8 +146,13 @@ impl Kind {
             _ => random.one_in(3),
         };
         let (from, to) = if is_long { long } else { short };
-        let millis = random.within(from, to).min(size.seconds * 1000 * 2 / 3);
-        Duration::from_millis(millis)
+        let millis = random.within(from, to);
+        Duration::from_millis(match self {
+            _ if !size.is_short() => millis,
+            // One at least is longer than a lease.
+            Self::FreezeWorker => long.0,
+            _ => millis.min(size.seconds * 1000 / 2),
+        })
     }
 }
 

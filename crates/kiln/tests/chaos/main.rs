@@ -8,7 +8,7 @@
 //! | module | what |
 //! |---|---|
 //! | `plan` | what the seed decides: jobs and faults |
-//! | `farm`, `process`, `disk` | the farm, and its parts that can fail |
+//! | `farm`, `process`, `engines`, `disk` | the farm, and its parts that can fail |
 //! | `link` | what is between parts: slow, silent or cut |
 //! | `faults` | the faults |
 //! | `api`, `clients` | who uses the farm |
@@ -52,7 +52,7 @@ const SHORT: Size = Size {
     seed: 1,
     jobs: 60,
     faults: 8,
-    seconds: 40,
+    seconds: 24,
     owners: 6,
 };
 

@@ -21,6 +21,13 @@ pub struct Size {
     pub owners: usize,
 }
 
+impl Size {
+    /// Whether there is no time for more than one lease.
+    pub fn is_short(&self) -> bool {
+        self.seconds < 60
+    }
+}
+
 /// A job to be.
 #[derive(Debug, Clone)]
 pub struct Planned {
@@ -119,7 +126,7 @@ pub fn jobs(size: &Size) -> Vec<Planned> {
                 number,
                 at: Duration::from_millis(random.within(0, millis)),
                 owner,
-                tasks: scripts(&mut random),
+                tasks: scripts(&mut random, size),
                 cancel: cancelled.then(|| Duration::from_millis(random.within(0, 12_000))),
                 followed,
             }
@@ -129,7 +136,7 @@ pub fn jobs(size: &Size) -> Vec<Planned> {
     jobs
 }
 
-fn scripts(random: &mut Random) -> Vec<Script> {
+fn scripts(random: &mut Random, size: &Size) -> Vec<Script> {
     let plain = |name| Script {
         name,
         lines: 2,
@@ -158,7 +165,7 @@ fn scripts(random: &mut Random) -> Vec<Script> {
             all.push(plain("two"));
         }
         _ => {
-            all[0].lines = random.within(10, 40);
+            all[0].lines = random.within(10, 41.min(size.seconds / 2));
             all[0].pause = 1000;
         }
     }
@@ -169,6 +176,8 @@ fn scripts(random: &mut Random) -> Vec<Script> {
 pub fn faults(size: &Size, shape: &Shape) -> Vec<Fault> {
     let mut random = Random::new(size.seed ^ 0xfa17);
     let millis = size.seconds * 1000;
+    // Where time is short they begin soon: a lease has to run out before the end.
+    let last = if size.is_short() { millis / 2 } else { millis };
     let mut faults: Vec<Fault> = Vec::new();
     let kinds = Kind::of(shape);
     for number in 0..size.faults {
@@ -182,7 +191,7 @@ pub fn faults(size: &Size, shape: &Shape) -> Vec<Fault> {
             let fault = Fault {
                 number: u32::try_from(number).expect("few"),
                 kind,
-                at: Duration::from_millis(random.within(millis / 50, millis)),
+                at: Duration::from_millis(random.within(millis / 50, last)),
                 length: kind.length(&mut random, size),
                 place: usize::try_from(random.within(0, 1 << 16)).expect("small"),
                 amount: random.next(),
