@@ -194,6 +194,13 @@ impl Objects {
         }
     }
 
+    /// Whether an append costs so much that logs are gathered before it, and shown early
+    /// meanwhile.
+    #[must_use]
+    pub fn gathers(&self) -> bool {
+        matches!(&*self.backend, Backend::S3(_))
+    }
+
     /// Room for so many bytes that are to come in: to be had before they are read.
     ///
     /// # Errors

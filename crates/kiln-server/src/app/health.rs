@@ -66,6 +66,16 @@ fn within<'a, E: fmt::Display + 'a>(
     })
 }
 
+/// What is not as it should be and keeps no request from being served, a sentence each.
+pub(crate) fn warnings(state: &State) -> Vec<&'static str> {
+    match state.hints.bus().status() {
+        kiln_bus::Status::Well => Vec::new(),
+        kiln_bus::Status::Away(_) => {
+            vec!["the bus does not answer: hints to other servers come a second late"]
+        }
+    }
+}
+
 /// How much there is of everything.
 ///
 /// # Errors

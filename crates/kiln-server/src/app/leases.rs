@@ -203,6 +203,9 @@ pub(crate) async fn append(
     // What was there already was counted when it came.
     let new = length.min(stored.saturating_sub(offset));
     state.metrics.log_bytes.inc_by(new);
+    if new > 0 {
+        state.hints.grown(name);
+    }
     Ok(stored)
 }
 

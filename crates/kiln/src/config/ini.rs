@@ -29,7 +29,6 @@ const SERVE: &[Role] = &[Role::Serve];
 
 const PAGES: &str = "is for pages and mail, which this kiln does not have yet";
 const MAIL: &str = "is for mail, which this kiln does not send yet";
-const REDIS: &str = "is not used: one server needs no Redis, and workers never do";
 const LOGINS: &str = "is not used: people come with tokens of `kiln admin token`";
 const HOOKS: &str = "is not used: this kiln does not deliver webhooks yet";
 
@@ -44,7 +43,7 @@ const FATES: &[(&str, &str, Fate)] = &[
     ("sr.ht", "source-url", Unused(PAGES)),
     ("sr.ht", "service-key", Unused(LOGINS)),
     ("sr.ht", "network-key", Unused(LOGINS)),
-    ("sr.ht", "redis-host", Unused(REDIS)),
+    ("sr.ht", "redis-host", Is("bus", SERVE)),
     ("mail", "smtp-host", Unused(MAIL)),
     ("mail", "smtp-port", Unused(MAIL)),
     ("mail", "smtp-user", Unused(MAIL)),
@@ -69,7 +68,7 @@ const FATES: &[(&str, &str, Fate)] = &[
         Unused("is not used: the API is at the origin"),
     ),
     (BUILDS, "connection-string", Is("database", SERVE)),
-    (BUILDS, "redis", Unused(REDIS)),
+    (BUILDS, "redis", Is("bus", SERVE)),
     (
         BUILDS,
         "migrate-on-upgrade",
@@ -163,8 +162,15 @@ fn take(
         Some(Is(key, roles)) if roles.contains(&role) => {
             // The worker's own section is newer, and stronger.
             let older = section == BUILDS && fate_in(BUILDS, name).is_none();
-            if older && ini.get(WORKER, name).is_some_and(|value| !value.is_empty()) {
+            let is_there = |section, name| {
+                ini.get(section, name)
+                    .is_some_and(|value| !value.is_empty())
+            };
+            if older && is_there(WORKER, name) {
                 format!("is not used: [{WORKER}] {name} is there")
+            } else if name == "redis-host" && is_there(BUILDS, "redis") {
+                // The service's own is stronger than that of all services.
+                format!("is not used: [{BUILDS}] redis is there")
             } else if let Some(key) = keys::find(role, key) {
                 let source = Source::File(path.to_owned(), place.clone());
                 let texts = vec![translate(key.name, value, ini)];
@@ -298,6 +304,21 @@ mod tests {
         ] {
             assert_eq!(values(both, Role::Worker), [("images", "/new".to_owned())]);
         }
+    }
+
+    #[test]
+    fn the_services_own_redis_is_stronger_than_that_of_all() {
+        let all = "[sr.ht]\nredis-host=redis://all\n";
+        assert_eq!(
+            values(all, Role::Serve),
+            [("bus", "redis://all".to_owned())]
+        );
+        assert_eq!(values(all, Role::Worker), []);
+        let both = format!("[builds.sr.ht]\nredis=redis://own/3\n{all}");
+        assert_eq!(
+            values(&both, Role::Serve),
+            [("bus", "redis://own/3".to_owned())]
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
 use kiln_server::Retention;
 
 use super::{
+    bus,
     objects::Objects,
     values::Layers,
     worker::{GuestConfig, number, path, url},
@@ -66,6 +67,8 @@ pub struct ServeConfig {
     pub connections: u32,
     /// Whether to bring its schema up to date.
     pub migrate: bool,
+    /// The bus, where there are several servers.
+    pub bus: Option<kiln_bus::Config>,
     /// Where logs and artifacts are.
     pub objects: Objects,
     /// HTTPS.
@@ -120,6 +123,7 @@ impl ServeConfig {
             objects: Objects::read(layers, &place.data)?,
             data: place.data,
             database: place.database,
+            bus: bus::read(layers)?,
             connections: layers.one("database-connections", |text| number(text, 2, 1000))?,
             migrate: !layers.switch("no-migrate")?,
             tls,

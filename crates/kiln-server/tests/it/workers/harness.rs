@@ -16,6 +16,7 @@ use kiln_store::{
 };
 use kiln_wire::{
     client::{Body, Client, ClientError, Options, Target, empty, full},
+    live::Live,
     message::{CONNECT_PATH, FromServer, FromWorker, Hello, Mood, Offer, PROTOCOL, State},
     report::{End, Event, Refusal, SESSION_HEADER, Stored},
 };
@@ -28,7 +29,7 @@ use tokio_tungstenite::{
 };
 
 /// Longer than anything here takes: what waits so long has failed.
-const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) const MANIFEST: &str = "\
 image: debian/stable
@@ -49,6 +50,7 @@ pub(crate) struct Farm {
 pub(crate) fn config(dir: &Path) -> Config {
     Config {
         objects: dir.join("objects").into(),
+        bus: kiln_bus::Bus::in_process(),
         origin: "https://farm.example.org".to_owned(),
         site_name: "a farm".to_owned(),
         runner: "farm.example.org".to_owned(),
@@ -66,21 +68,27 @@ fn hash(token: &str) -> TokenHash {
 
 impl Farm {
     pub(crate) async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let store = kiln_store::Config {
             url: "sqlite::memory:".to_owned(),
             migrate: true,
         };
         let store = Store::open(&store).await.unwrap();
         let owner = store.add_user("ann", "ann@example.org", false).await;
+        Self::on(store, owner.unwrap().id, |_| {}).await
+    }
+
+    /// A server of this farm, which may have others.
+    pub(crate) async fn on(store: Store, owner: UserId, change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let (memory, streams) = mpsc::channel(8);
         let listeners = vec![Listener::Memory(streams)];
-        let config = config(dir.path());
+        let mut config = config(dir.path());
+        change(&mut config);
         let running = kiln_server::start(config, store.clone(), listeners).await;
         Self {
             store,
             dir,
-            owner: owner.unwrap().id,
+            owner,
             memory,
             running: Some(running.unwrap()),
         }
@@ -271,6 +279,25 @@ impl Worker {
 
     pub(crate) async fn say_text(&mut self, text: &str) {
         self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    /// Sends bytes of a log early, and waits until they were passed on.
+    pub(crate) async fn early(
+        &mut self,
+        fence: Fence,
+        task: &str,
+        offset: u64,
+        text: &'static str,
+    ) {
+        let live = Live {
+            fence,
+            offset,
+            task: task.to_owned(),
+            bytes: text.into(),
+        };
+        let message = Message::binary(live.message());
+        self.socket.send(message).await.unwrap();
+        assert_eq!(self.next().await, FromServer::Passed);
     }
 
     /// What the server sends next.

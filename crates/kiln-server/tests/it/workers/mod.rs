@@ -1,8 +1,9 @@
 //! What workers see of a server.
 
 mod artifacts;
-mod harness;
+pub(crate) mod harness;
 mod life;
+mod live;
 mod logs;
 mod reports;
 mod sockets;

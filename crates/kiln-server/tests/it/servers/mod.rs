@@ -1,0 +1,4 @@
+//! Several servers of one farm, on one PostgreSQL.
+
+mod harness;
+mod hints;
