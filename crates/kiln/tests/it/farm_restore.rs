@@ -108,7 +108,10 @@ impl Then {
         let log = now.log(&new);
         assert!(log.contains("it is") && !log.contains("talks"), "{log}");
         let before = now.log(&self.running);
-        assert!(before.contains("talks") && !before.contains("ends"), "{before}");
+        assert!(
+            before.contains("talks") && !before.contains("ends"),
+            "{before}"
+        );
         assert_eq!(now.log(&self.ended), old_log);
     }
 }
