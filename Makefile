@@ -124,7 +124,7 @@ chaos-broken: ## break one promise of the farm after the other on purpose, in a 
 	@scripts/setup build run tests
 	crates/kiln/tests/chaos/broken/run
 
-fuzz: ## run each fuzzer for FUZZ_SECONDS: manifests, sources, the bytes of guests, QEMU and images
+fuzz: ## run each fuzzer for FUZZ_SECONDS: manifests, sources, packed logs, the bytes of guests, QEMU and images
 	@scripts/setup build fuzz
 	fuzz/run $(FUZZ_SECONDS)
 

@@ -1,59 +1,84 @@
-//! Logs and artifacts as files of one directory.
+//! Logs and artifacts, in a directory or in an object store that speaks S3.
 //!
 //! ```text
-//! objects/
-//!     logs/<job / 1000>/<job>/log           log.zst once it is packed
-//!     logs/<job / 1000>/<job>/tasks/<task>/log
-//!     artifacts/<job / 1000>/<job>/<index>
-//!     incoming/                             uploads that have not ended
+//!                      Objects
+//!            directory ───┴─── s3 ─── Index: the database, which the server gives
+//!     files, a lock each       objects, and a committed row for each
 //! ```
 //!
-//! * **A log** only grows. What is *stored* is what has been fsynced: only that is
-//!   acknowledged, told to those who watch, and read. What a crash left beyond the last
-//!   acknowledged byte counts as stored once it is fsynced, when the log is next looked at.
-//! * **A packed log** ([`frames`]) takes the place of the log when nothing is added any more.
-//!   Where both are there, the log counts.
-//! * **An artifact** is there whole or not at all: it comes into `incoming/`, is counted and
-//!   hashed meanwhile, and is renamed when it is on disk.
+//! * **A log** only grows. What is *stored* is what outlives a crash, fsynced in a directory,
+//!   committed in the index for an object store: only that is acknowledged, told to those who
+//!   watch, and read. An append names its offset; what is there already is skipped.
+//! * **A lease** is looked at where nobody else can append, so what the server says last,
+//!   after it ended a lease, stays last.
+//! * **A packed log** ([`frames`]) takes the place of the log some time after its job's end.
+//! * **An artifact** is there whole or not at all: it is counted and hashed while it comes.
 //!
-//! One process uses a directory; its lock is the binary's.
+//! One process uses a directory; its lock is the binary's. Any number use an object store.
 
-mod artifact;
-mod disk;
+mod counted;
+mod directory;
 pub mod frames;
-mod log;
-mod pack;
+mod index;
 mod packed;
+mod room;
+mod s3;
 mod table;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod upkeep;
 
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use bytes::Bytes;
-use kiln_core::farm::JobId;
+use kiln_core::farm::{JobId, LeaseKey};
 use tokio::{io::AsyncRead, sync::watch};
 
 pub use kiln_core::farm::LogName;
 
-pub use crate::log::LockedLog;
-use crate::table::Table;
+use crate::{directory::Directory, room::Rooms, s3::S3};
+pub use crate::{
+    index::{Held, Index, IndexError, NewPiece, PackedLog, Piece, When},
+    room::{Busy, Room},
+    s3::S3Config,
+    upkeep::{Found, SHARD},
+};
+
+/// Where logs and artifacts are.
+#[derive(Debug, Clone)]
+pub enum Config {
+    /// In files.
+    Directory(PathBuf),
+    /// In a bucket.
+    S3(S3Config),
+}
+
+impl From<PathBuf> for Config {
+    fn from(dir: PathBuf) -> Self {
+        Self::Directory(dir)
+    }
+}
 
 /// Why an append was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
+    /// The lease is not this session's, or has ended.
+    #[error("this lease is not this session's, or it has ended")]
+    LeaseLost,
     /// The log ends elsewhere, or has other bytes there.
     #[error("the log ends at {stored}")]
     Offset {
         /// Where.
         stored: u64,
     },
-    /// The disk.
+    /// The server has not written its first line yet.
+    #[error("this log has not begun")]
+    NotBegun,
+    /// What stores it.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -67,152 +92,200 @@ pub enum PutError {
     /// It stopped coming.
     #[error("the upload broke off: {0}")]
     Broken(#[source] io::Error),
-    /// The disk.
+    /// What stores it.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// What is read.
+impl From<IndexError> for AppendError {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::LeaseLost => Self::LeaseLost,
+            IndexError::Offset { stored } => Self::Offset { stored },
+            IndexError::Unavailable(source) => Self::Io(io::Error::other(source)),
+        }
+    }
+}
+
+impl From<IndexError> for io::Error {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::Unavailable(source) => Self::other(source),
+            other => Self::other(other),
+        }
+    }
+}
+
+/// Bytes that come from where they are stored, in bounded memory.
 pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
 
-/// All of them.
+/// All logs and artifacts of a farm.
 #[derive(Debug, Clone)]
 pub struct Objects {
-    inner: Arc<Inner>,
+    backend: Arc<Backend>,
+    rooms: Rooms,
 }
 
 #[derive(Debug)]
-struct Inner {
-    dir: PathBuf,
-    logs: Table,
-    /// Names in `incoming/`.
-    next: AtomicU64,
+enum Backend {
+    Directory(Directory),
+    S3(S3),
 }
 
 impl Objects {
-    /// Opens the directory, and makes it if need be. Uploads that had not ended are
+    /// Opens them where they are.
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`Self::s3`].
+    pub async fn at(config: Config, index: Arc<dyn Index>) -> io::Result<Self> {
+        match config {
+            Config::Directory(dir) => Self::open(&dir, index).await,
+            Config::S3(config) => Self::s3(config, index).await,
+        }
+    }
+
+    /// Opens a directory, and makes it if need be. Uploads that had not ended are
     /// removed.
     ///
     /// # Errors
     /// When it can't be made, read or written; the text names it.
-    pub async fn open(dir: &Path) -> io::Result<Self> {
-        let dir = dir.to_owned();
-        disk::blocking(move || {
-            disk::prepare(&dir).map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", dir.display()))
-            })?;
-            let inner = Inner {
-                dir,
-                logs: Table::default(),
-                next: AtomicU64::new(0),
-            };
-            Ok(Self {
-                inner: Arc::new(inner),
-            })
-        })
-        .await
+    pub async fn open(dir: &Path, index: Arc<dyn Index>) -> io::Result<Self> {
+        let directory = Directory::open(dir, index).await?;
+        Ok(Self::of(Backend::Directory(directory)))
     }
 
-    /// Whether the directory can be written now.
+    /// Connects to an object store, and writes into it once.
     ///
     /// # Errors
-    /// What the disk says.
+    /// When it can't be reached, or refuses: a sentence for the operator, without any key.
+    pub async fn s3(config: S3Config, index: Arc<dyn Index>) -> io::Result<Self> {
+        let s3 = S3::connect(&config, index)?;
+        s3.check().await?;
+        Ok(Self::of(Backend::S3(s3)))
+    }
+
+    /// Opens them to look at them, beside servers that use them: nothing is written or
+    /// removed by that.
+    ///
+    /// # Errors
+    /// When they can't be found. An object store is not asked yet.
+    pub fn look(config: Config, index: Arc<dyn Index>) -> io::Result<Self> {
+        Ok(Self::of(match config {
+            Config::Directory(dir) => Backend::Directory(Directory::look(&dir, index)?),
+            Config::S3(config) => Backend::S3(S3::connect(&config, index)?),
+        }))
+    }
+
+    fn of(backend: Backend) -> Self {
+        Self {
+            backend: Arc::new(backend),
+            rooms: Rooms::default(),
+        }
+    }
+
+    /// Whether there can be written now.
+    ///
+    /// # Errors
+    /// What the disk or the object store says.
     pub async fn check(&self) -> io::Result<()> {
-        let probe = self.incoming();
-        disk::blocking(move || {
-            std::fs::write(&probe, b"kiln")?;
-            std::fs::remove_file(&probe)
-        })
-        .await
+        match &*self.backend {
+            Backend::Directory(directory) => directory.check().await,
+            Backend::S3(s3) => s3.check().await,
+        }
     }
 
-    /// Takes a log's lock: nobody else appends to it meanwhile. What is checked under it
-    /// is still true when the bytes are written.
+    /// Room for so many bytes that are to come in: to be had before they are read.
     ///
     /// # Errors
-    /// When the disk fails, or the name can't be one.
-    pub async fn lock(&self, log: &LogName) -> io::Result<LockedLog> {
-        self.entry(log)?.lock().await
+    /// [`Busy`] after some seconds.
+    pub async fn room(&self, bytes: usize) -> Result<Room, Busy> {
+        self.rooms.take(bytes).await
     }
 
-    /// Adds bytes at `offset`; what is there already is skipped. Gives where the
-    /// log ends when all of it is on disk (fsync).
+    /// Adds bytes at `offset` under a lease of the log's job; what is there already is
+    /// skipped if it is the same. Gives where the log ends when all of it is stored. An append
+    /// that was begun ends, also when nobody waits for it any more.
     ///
     /// # Errors
     /// [`AppendError`].
     pub async fn append(
         &self,
+        lease: LeaseKey<'_>,
         log: &LogName,
         offset: u64,
-        bytes: &[u8],
+        bytes: Bytes,
     ) -> Result<u64, AppendError> {
-        let bytes = Bytes::copy_from_slice(bytes);
-        self.lock(log).await?.append(offset, bytes).await
+        match &*self.backend {
+            Backend::Directory(directory) => directory.append(lease, log, offset, bytes).await,
+            Backend::S3(s3) => s3.append(lease, log, offset, bytes).await,
+        }
     }
 
-    /// Adds a line of the server's own at the end, wherever that is. It is a line of its
-    /// own, also when what is there has no end of line.
+    /// Adds a line of the server's own at the end, wherever that is. It is one line, whatever
+    /// is in it, and a line of its own, also when what is there has no end of line.
+    /// Gives where the log ends then.
     ///
     /// # Errors
-    /// When the disk fails.
-    pub async fn append_line(&self, log: &LogName, line: &str) -> io::Result<u64> {
-        self.lock(log).await?.append_line(line).await
+    /// What the disk or the index says.
+    pub async fn append_line(&self, log: &LogName, line: &str, when: When) -> io::Result<u64> {
+        let text = text(&[line]);
+        match &*self.backend {
+            Backend::Directory(directory) => directory.append_text(log, text, when).await,
+            Backend::S3(s3) => s3.append_text(log, &text, when).await,
+        }
     }
 
-    /// Where the log ends, as it is on disk; 0 when there is none.
+    /// Lines of the server's own that must be in the log before the transaction is committed
+    /// in which this is called. In a directory they are written now. Else they are what this
+    /// gives: the transaction itself is to write that text.
     ///
     /// # Errors
-    /// When the disk fails, or the name can't be one.
+    /// What the disk says.
+    pub async fn lines_before_commit(
+        &self,
+        log: &LogName,
+        lines: &[String],
+    ) -> io::Result<Option<String>> {
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let text = text(&lines);
+        match &*self.backend {
+            Backend::Directory(directory) => {
+                directory.append_text(log, text, When::Always).await?;
+                Ok(None)
+            }
+            Backend::S3(_) => Ok(Some(text)),
+        }
+    }
+
+    /// Where the log ends, as it is stored; 0 when there is none.
+    ///
+    /// # Errors
+    /// What the disk or the index says, or when the name can't be one.
     pub async fn stored(&self, log: &LogName) -> io::Result<u64> {
-        let entry = self.entry(log)?;
-        match entry.known() {
-            Some(stored) => Ok(stored),
-            None => Ok(entry.lock().await?.stored()),
+        match &*self.backend {
+            Backend::Directory(directory) => directory.stored(log).await,
+            Backend::S3(s3) => s3.stored(log).await,
         }
     }
 
     /// Reads bytes [from, to) of what is stored; fewer when fewer are.
     ///
     /// # Errors
-    /// When the disk fails, or the name can't be one.
+    /// What the disk, the object store or the index says, or when the name can't be one.
     pub async fn read(&self, log: &LogName, from: u64, to: u64) -> io::Result<Reader> {
-        let end = to.min(self.stored(log).await?);
-        if from >= end {
-            return Ok(Box::new(tokio::io::empty()));
+        match &*self.backend {
+            Backend::Directory(directory) => directory.read(log, from, to).await,
+            Backend::S3(s3) => s3.read(log, from, to).await,
         }
-        self.entry(log)?.read(from, end).await
     }
 
-    /// Where to begin to read for this line, from 1: a byte, and the number of the line that it
-    /// is of, which is not behind it. A packed log has an index for that; others are read
-    /// from their begin.
-    ///
-    /// # Errors
-    /// When the disk fails, or the name can't be one.
-    pub async fn seek_line(&self, log: &LogName, line: u64) -> io::Result<(u64, u64)> {
-        self.stored(log).await?;
-        Ok(self.entry(log)?.seek_line(line))
-    }
-
-    /// Packs a log to which nothing will be added any more, if that makes it smaller. Who
-    /// reads it meanwhile, or after a crash at any point, reads the same. Gives how many bytes it
-    /// takes then; to pack it again does no harm.
-    ///
-    /// # Errors
-    /// When the disk fails; then it is as it was.
-    pub async fn pack(&self, log: &LogName) -> io::Result<u64> {
-        let locked = self.lock(log).await?;
-        locked.pack(self.incoming()).await
-    }
-
-    /// Told with each growth: where the log ends. It says 0 until somebody asked
-    /// [`Self::stored`] or appended.
+    /// Told with each growth that this process knows of: where the log ends. It says 0 until
+    /// somebody asked [`Self::stored`] or appended.
     #[must_use]
     pub fn watch(&self, log: &LogName) -> watch::Receiver<u64> {
-        match self.entry(log) {
-            Ok(entry) => entry.watch(),
-            // Of a log that can't be, nothing is ever told.
-            Err(_) => watch::channel(0).1,
+        match &*self.backend {
+            Backend::Directory(directory) => directory.watch(log),
+            Backend::S3(s3) => s3.watch(log),
         }
     }
 
@@ -229,49 +302,51 @@ impl Objects {
         size: u64,
         sha256: &str,
     ) -> Result<(), PutError> {
-        let incoming = artifact::Incoming::take(self.incoming(), body, size, sha256).await?;
-        let dir = self.inner.dir.clone();
-        let path = self.artifact_path(job, index);
-        disk::blocking(move || incoming.put(&dir, &path)).await?;
-        Ok(())
-    }
-
-    /// An artifact's file.
-    ///
-    /// # Errors
-    /// `NotFound` when there is none.
-    pub async fn artifact(&self, job: JobId, index: u32) -> io::Result<tokio::fs::File> {
-        tokio::fs::File::open(self.artifact_path(job, index)).await
-    }
-
-    fn entry(&self, name: &LogName) -> io::Result<Arc<log::Log>> {
-        let path = self.log_path(name)?;
-        Ok(self.inner.logs.get(name, &self.inner.dir, path))
-    }
-
-    fn log_path(&self, name: &LogName) -> io::Result<PathBuf> {
-        let logs = self.inner.dir.join(disk::LOGS);
-        match name {
-            LogName::Job(job) => Ok(disk::of_job(&logs, *job).join("log")),
-            LogName::Task(job, task) if disk::is_name(task) => {
-                let tasks = disk::of_job(&logs, *job).join("tasks");
-                Ok(tasks.join(task).join("log"))
+        match &*self.backend {
+            Backend::Directory(directory) => {
+                directory.put_artifact(job, index, body, size, sha256).await
             }
-            LogName::Task(..) => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "that is no task's name",
-            )),
+            Backend::S3(s3) => {
+                let room = s3.artifact_room(size);
+                let room = self.rooms.take(room).await.map_err(io::Error::other)?;
+                let put = s3.put_artifact(job, index, body, size, sha256).await;
+                drop(room);
+                put
+            }
         }
     }
 
-    fn artifact_path(&self, job: JobId, index: u32) -> PathBuf {
-        let artifacts = self.inner.dir.join(disk::ARTIFACTS);
-        disk::of_job(&artifacts, job).join(index.to_string())
+    /// Bytes [from, to) of an artifact; fewer when fewer are.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub async fn artifact(&self, job: JobId, index: u32, from: u64, to: u64) -> io::Result<Reader> {
+        match &*self.backend {
+            Backend::Directory(directory) => directory.artifact(job, index, from, to).await,
+            Backend::S3(s3) => s3.artifact(job, index, from, to).await,
+        }
     }
+}
 
-    fn incoming(&self) -> PathBuf {
-        let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        let incoming = self.inner.dir.join(disk::INCOMING);
-        incoming.join(number.to_string())
+/// Lines as text: one line each, whatever is in it.
+fn text(lines: &[&str]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&line.replace(['\n', '\r', '\0'], " "));
+        text.push('\n');
     }
+    text
+}
+
+/// The longest name that file systems have, in bytes.
+const MAX_NAME: usize = 255;
+
+/// Whether that can be the name of one file, in the directory where it is meant to be.
+fn is_name(name: &str) -> bool {
+    let wrong = |byte: u8| byte == b'/' || byte == 0;
+    !matches!(name, "" | "." | "..") && name.len() <= MAX_NAME && !name.bytes().any(wrong)
+}
+
+fn no_name() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "that is no task's name")
 }

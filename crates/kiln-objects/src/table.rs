@@ -1,25 +1,30 @@
-//! The logs in use: one lock and one file for each, and not more files than a process
-//! may have.
+//! The logs in use: what this process knows of each, with its lock, and not more of them
+//! than it may have files.
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{LogName, log::Log};
+use crate::LogName;
 
 /// So many are kept when nobody uses them.
 const IDLE: usize = 256;
 
-#[derive(Debug, Default)]
-pub(crate) struct Table {
-    logs: Mutex<Logs>,
+/// What may be watched.
+pub(crate) trait Watched {
+    /// Whether anybody does.
+    fn is_watched(&self) -> bool;
 }
 
-#[derive(Debug, Default)]
-struct Logs {
-    by_name: HashMap<LogName, Used>,
+#[derive(Debug)]
+pub(crate) struct Table<L> {
+    logs: Mutex<Logs<L>>,
+}
+
+#[derive(Debug)]
+struct Logs<L> {
+    by_name: HashMap<LogName, Used<L>>,
     /// Counts uses.
     clock: u64,
     /// At how many to look next for those that nobody uses.
@@ -27,20 +32,32 @@ struct Logs {
 }
 
 #[derive(Debug)]
-struct Used {
-    log: Arc<Log>,
+struct Used<L> {
+    log: Arc<L>,
     last: u64,
 }
 
-impl Used {
+impl<L> Default for Table<L> {
+    fn default() -> Self {
+        Self {
+            logs: Mutex::new(Logs {
+                by_name: HashMap::new(),
+                clock: 0,
+                sweep_at: 0,
+            }),
+        }
+    }
+}
+
+impl<L: Watched> Used<L> {
     /// References come from the table alone, whose lock is held here.
     fn is_idle(&self) -> bool {
         Arc::strong_count(&self.log) == 1 && !self.log.is_watched()
     }
 }
 
-impl Table {
-    pub(crate) fn get(&self, name: &LogName, root: &Path, path: PathBuf) -> Arc<Log> {
+impl<L: Watched> Table<L> {
+    pub(crate) fn get(&self, name: &LogName, make: impl FnOnce() -> L) -> Arc<L> {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         logs.clock += 1;
         let now = logs.clock;
@@ -51,7 +68,7 @@ impl Table {
         if logs.by_name.len() >= logs.sweep_at.max(IDLE) {
             logs.sweep();
         }
-        let log = Arc::new(Log::new(root.to_owned(), path));
+        let log = Arc::new(make());
         let used = Used {
             log: Arc::clone(&log),
             last: now,
@@ -61,7 +78,7 @@ impl Table {
     }
 }
 
-impl Logs {
+impl<L: Watched> Logs<L> {
     /// Lets go of those that nobody uses, but for the half that was used last.
     fn sweep(&mut self) {
         let idle = self.by_name.values().filter(|used| used.is_idle());
@@ -79,18 +96,22 @@ impl Logs {
 #[cfg(test)]
 mod tests {
     use kiln_core::farm::JobId;
+    use tokio::sync::watch;
 
     use super::*;
+
+    impl Watched for watch::Sender<u64> {
+        fn is_watched(&self) -> bool {
+            self.receiver_count() > 0
+        }
+    }
 
     #[test]
     fn logs_that_nobody_uses_are_let_go_and_those_in_use_are_kept() {
         let table = Table::default();
-        let get = |job| {
-            let path = PathBuf::from(format!("/nowhere/{job}"));
-            table.get(&LogName::Job(JobId(job)), Path::new("/nowhere"), path)
-        };
+        let get = |job| table.get(&LogName::Job(JobId(job)), || watch::Sender::new(0));
         let held = get(0);
-        let watcher = get(1).watch();
+        let watcher = get(1).subscribe();
         for job in 2..5000 {
             get(job);
         }

@@ -17,6 +17,7 @@ mod background;
 mod config;
 mod graphql;
 mod hints;
+mod index;
 mod metrics;
 mod serve;
 mod state;
@@ -24,6 +25,7 @@ mod urls;
 mod web;
 mod workers;
 
-pub use config::Config;
+pub use background::{Findings, check};
+pub use config::{Config, Retention};
 pub use graphql::sdl;
 pub use serve::{Listener, Running, start};

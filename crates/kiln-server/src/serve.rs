@@ -28,6 +28,7 @@ use tokio::{
 
 use crate::{
     Config, background,
+    index::StoreIndex,
     state::{Shared, State},
 };
 
@@ -81,16 +82,17 @@ impl Running {
 /// Starts a server on a store.
 ///
 /// # Errors
-/// When the directory of logs and artifacts, or the store, can't be used.
+/// When the place of logs and artifacts, or the store, can't be used.
 pub async fn start(
     config: Config,
     store: Store,
     listeners: Vec<Listener>,
 ) -> anyhow::Result<Running> {
     store.set_share_cap(config.share_cap).await?;
-    let objects = Objects::open(&config.objects).await?;
+    let index = Arc::new(StoreIndex(store.clone()));
+    let objects = Objects::at(config.objects.clone(), index).await?;
     let (stop, stopping) = watch::channel(false);
-    let state = Arc::new(State::new(config, store, objects, stopping.clone()));
+    let state = Arc::new(State::new(config, store, objects, stopping.clone())?);
     let app = routes(&state);
     let mut accepting = JoinSet::new();
     for listener in listeners {

@@ -8,12 +8,13 @@ use std::{
 use kiln_core::farm::{SessionId, WorkerId};
 use kiln_objects::Objects;
 use kiln_store::Store;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
     Config,
     app::{board::Board, health::Health, renewals::Renewals},
-    background::Reception,
+    background::{Failed, Reception, Round},
     hints::Hints,
     metrics::Metrics,
 };
@@ -26,8 +27,14 @@ pub(crate) struct State {
     pub(crate) objects: Objects,
     pub(crate) hints: Hints,
     pub(crate) metrics: Metrics,
+    /// This server among others: new at each start.
+    pub(crate) name: String,
     /// Whether renewals can be received, and since when.
     pub(crate) reception: Reception,
+    /// Jobs whose logs could not be packed lately.
+    pub(crate) unpacked: Failed,
+    /// Where the comparison of objects and rows is.
+    pub(crate) round: Round,
     /// True once the server ends: answers without an end of their own end then.
     pub(crate) stopping: watch::Receiver<bool>,
     /// What was missing last.
@@ -53,14 +60,19 @@ impl State {
         store: Store,
         objects: Objects,
         stopping: watch::Receiver<bool>,
-    ) -> Self {
-        Self {
+    ) -> std::io::Result<Self> {
+        let mut random = [0; 16];
+        getrandom(&mut random, GetRandomFlags::empty())?;
+        Ok(Self {
             config,
             store,
             objects,
             hints: Hints::default(),
             metrics: Metrics::default(),
+            name: format!("{:032x}", u128::from_ne_bytes(random)),
             reception: Reception::default(),
+            unpacked: Failed::default(),
+            round: Round::default(),
             stopping,
             health: Health::default(),
             leaving: AtomicBool::new(false),
@@ -68,7 +80,7 @@ impl State {
             voices: Voices::default(),
             board: Board::default(),
             renewals: Renewals::default(),
-        }
+        })
     }
 }
 

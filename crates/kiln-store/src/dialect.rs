@@ -82,6 +82,23 @@ impl Engine {
         }
     }
 
+    /// At the end of a SELECT: nobody changes the row until this transaction has ended.
+    pub(crate) fn share(self) -> &'static str {
+        match self {
+            // It has one writer.
+            Self::Sqlite => "",
+            Self::Postgres => " FOR SHARE",
+        }
+    }
+
+    /// At the end of a SELECT: nobody else even locks the row until this transaction has ended.
+    pub(crate) fn update(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres => " FOR UPDATE",
+        }
+    }
+
     /// The database's clock, in microseconds.
     pub(crate) fn now(self) -> &'static str {
         match self {

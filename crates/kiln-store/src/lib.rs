@@ -19,7 +19,8 @@
 //!
 //! What writes is one at a time: with SQLite by its own lock, with PostgreSQL by an
 //! advisory lock, which all servers of a farm share. So an operation sees what it
-//! decides about as it will be when it commits. A commit is on disk before the
+//! decides about as it will be when it commits. Only appends to logs go on beside others, and
+//! lock the rows that they decide by. A commit is on disk before the
 //! operation returns.
 
 mod breaker;

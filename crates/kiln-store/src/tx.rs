@@ -10,23 +10,35 @@ use crate::{Store, StoreError, dialect::Engine, model::Moment, pool::WRITE};
 /// How often a transaction is done again that fell victim to another.
 const AGAIN: u32 = 8;
 
-/// A transaction that writes; no other one does until it has ended. Undone unless
-/// [`Tx::commit`] returns.
+/// A transaction that writes. Undone unless [`Tx::commit`] returns.
 pub(crate) struct Tx {
     inner: Transaction<'static, Any>,
     /// When it began, by the database's clock. What one operation writes has one time.
     pub(crate) now: Moment,
     pub(crate) engine: Engine,
     // After `inner`: dropped, and let go, after it.
-    _turn: OwnedMutexGuard<()>,
+    _turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Store {
-    /// Begins one.
+    /// Begins one that is alone: no other one writes until it has ended.
     pub(crate) async fn write(&self) -> Result<Tx, StoreError> {
         let turn = self.writer.clone().lock_owned().await;
+        self.begin(Some(turn)).await
+    }
+
+    /// Begins one beside others, where the database has that: it must lock each row that it
+    /// decides by. See [`Engine::share`].
+    pub(crate) async fn write_beside(&self) -> Result<Tx, StoreError> {
+        if self.engine.only_writer().is_none() {
+            return self.write().await;
+        }
+        self.begin(None).await
+    }
+
+    async fn begin(&self, turn: Option<OwnedMutexGuard<()>>) -> Result<Tx, StoreError> {
         let mut inner = self.pool.begin(self.engine.begin()).await?;
-        if let Some(lock) = self.engine.only_writer() {
+        if let Some(lock) = self.engine.only_writer().filter(|_| turn.is_some()) {
             inner.execute(lock).await?;
         }
         let now = sqlx::query_scalar(self.engine.now())
@@ -100,11 +112,14 @@ pub(crate) fn again(error: &StoreError, count: u32) -> bool {
 /// another one. The body is an expression that may use `?`, and may be evaluated more
 /// than once.
 macro_rules! write {
-    ($store:expr, |$tx:ident| $body:expr) => {{
+    ($store:expr, |$tx:ident| $body:expr) => {
+        $crate::tx::write!($store, write, |$tx| $body)
+    };
+    ($store:expr, $begin:ident, |$tx:ident| $body:expr) => {{
         let mut count = 0;
         loop {
             let done = async {
-                let mut owned = $store.write().await?;
+                let mut owned = $store.$begin().await?;
                 let $tx = &mut owned;
                 let value = $body;
                 owned.commit().await?;

@@ -1,25 +1,53 @@
 use std::{io, pin::Pin, task};
 
 use kiln_objects::{Objects, PutError};
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::{JOB, open};
+use crate::place::{JOB, Place, bytes};
 
 /// `printf hello | sha256sum`
 const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
-
-fn incoming(dir: &tempfile::TempDir) -> usize {
-    let there = std::fs::read_dir(dir.path().join("incoming")).unwrap();
-    there.count()
-}
 
 async fn put(objects: &Objects, mut body: &[u8], size: u64, sha256: &str) -> Result<(), PutError> {
     let body = &mut body;
     objects.put_artifact(JOB, 0, body, size, sha256).await
 }
 
-/// A connection that breaks off.
-struct Breaks(bool);
+async fn whole(objects: &Objects) -> io::Result<Vec<u8>> {
+    Ok(bytes(objects.artifact(JOB, 0, 0, u64::MAX).await?).await)
+}
+
+/// Where uploads are that have not ended: whoever they are of, they go.
+async fn nothing_comes_in(place: &Place) {
+    let gone = async {
+        while place.count("incoming") > 0 || place.count("..") != 0 && parts(place) > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let gone = tokio::time::timeout(std::time::Duration::from_secs(20), gone).await;
+    gone.expect("uploads that failed go");
+}
+
+/// Parts of uploads, as s3s-fs keeps them.
+fn parts(place: &Place) -> usize {
+    let Some(root) = place.files.ancestors().nth(2) else {
+        return 0;
+    };
+    let Ok(entries) = std::fs::read_dir(root) else {
+        return 0;
+    };
+    let bucket = place.files.parent().and_then(|bucket| bucket.file_name());
+    let mine =
+        |name: &str| bucket.is_some_and(|bucket| name.contains(bucket.to_str().unwrap_or("?")));
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names
+        .filter(|name| name.starts_with(".upload") && mine(name))
+        .count()
+}
+
+/// A connection that breaks off, after so many bytes.
+struct Breaks(usize);
 
 impl AsyncRead for Breaks {
     fn poll_read(
@@ -27,31 +55,28 @@ impl AsyncRead for Breaks {
         _: &mut task::Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> task::Poll<io::Result<()>> {
-        if std::mem::replace(&mut self.0, true) {
+        if self.0 == 0 {
             return task::Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        buffer.put_slice(b"hel");
+        let some = self.0.min(buffer.remaining());
+        buffer.put_slice(&vec![b'x'; some]);
+        self.0 -= some;
         task::Poll::Ready(Ok(()))
     }
 }
 
-#[tokio::test]
-async fn an_artifact_is_there_when_all_of_it_came() {
-    let dir = tempfile::tempdir().unwrap();
-    let objects = open(&dir).await;
+pub async fn an_artifact_is_there_when_all_of_it_came(place: &Place) {
+    let objects = place.open().await;
     for _ in 0..2 {
         put(&objects, b"hello", 5, HELLO).await.unwrap();
     }
-    let mut text = String::new();
-    let mut file = objects.artifact(JOB, 0).await.unwrap();
-    file.read_to_string(&mut text).await.unwrap();
-    assert_eq!((text.as_str(), incoming(&dir)), ("hello", 0));
+    assert_eq!(whole(&objects).await.unwrap(), b"hello");
+    assert_eq!(whole(&place.open().await).await.unwrap(), b"hello");
+    nothing_comes_in(place).await;
 }
 
-#[tokio::test]
-async fn one_that_is_not_what_was_announced_leaves_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let objects = open(&dir).await;
+pub async fn one_that_is_not_what_was_announced_leaves_nothing(place: &Place) {
+    let objects = place.open().await;
     let other = "0".repeat(64);
     for (body, size, digest, says) in [
         (&b"hello"[..], 4, HELLO, "longer than the 4"),
@@ -62,38 +87,72 @@ async fn one_that_is_not_what_was_announced_leaves_nothing() {
         assert!(matches!(error, PutError::Different(_)), "{error:?}");
         assert!(error.to_string().contains(says), "{error}");
     }
-    let mut breaks = Breaks(false);
+    let mut breaks = Breaks(3);
     let broken = objects.put_artifact(JOB, 0, &mut breaks, 5, HELLO).await;
     assert!(matches!(broken, Err(PutError::Broken(_))), "{broken:?}");
-    let none = objects.artifact(JOB, 0).await.unwrap_err();
-    assert_eq!((none.kind(), incoming(&dir)), (io::ErrorKind::NotFound, 0));
+    let none = whole(&objects).await.unwrap_err();
+    assert_eq!(
+        (none.kind(), place.count("artifacts")),
+        (io::ErrorKind::NotFound, 0)
+    );
+    nothing_comes_in(place).await;
 }
 
-#[tokio::test]
-async fn one_that_replaces_another_and_fails_leaves_the_other() {
-    let dir = tempfile::tempdir().unwrap();
-    let objects = open(&dir).await;
+pub async fn one_that_replaces_another_and_fails_leaves_the_other(place: &Place) {
+    let objects = place.open().await;
     put(&objects, b"hello", 5, HELLO).await.unwrap();
     put(&objects, b"other", 5, HELLO).await.unwrap_err();
-    assert!(objects.artifact(JOB, 0).await.is_ok());
+    assert_eq!(whole(&objects).await.unwrap(), b"hello");
 }
 
-#[tokio::test]
-async fn uploads_of_a_server_that_died_are_removed() {
-    let dir = tempfile::tempdir().unwrap();
-    open(&dir).await;
-    std::fs::write(dir.path().join("incoming/7"), b"half").unwrap();
-    let objects = open(&dir).await;
-    assert_eq!(incoming(&dir), 0);
-    objects.check().await.unwrap();
-    assert_eq!(incoming(&dir), 0);
+pub async fn a_part_of_one_is_read(place: &Place) {
+    let objects = place.open().await;
+    put(&objects, b"hello", 5, HELLO).await.unwrap();
+    for (from, to, part) in [(1, 3, &b"el"[..]), (4, 9, b"o"), (2, 2, b""), (5, 9, b"")] {
+        let reader = objects.artifact(JOB, 0, from, to).await.unwrap();
+        assert_eq!(bytes(reader).await, part, "{from}-{to}");
+    }
 }
 
-#[tokio::test]
-async fn a_directory_that_cannot_be_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("file");
-    std::fs::write(&file, b"").unwrap();
-    let error = Objects::open(&file).await.unwrap_err().to_string();
-    assert!(error.contains(file.to_str().unwrap()), "{error}");
+pub async fn one_that_comes_in_parts_is_whole_or_not_there(place: &Place) {
+    let objects = place.open().await;
+    let body: Vec<u8> = (0u32..3 << 20).flat_map(u32::to_be_bytes).collect();
+    let digest: String = Sha256::digest(&body)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let size = body.len() as u64;
+    for (size, digest) in [(size, HELLO), (size + 1, &*digest), (size - 1, &*digest)] {
+        let refused = put(&objects, &body, size, digest).await;
+        assert!(
+            matches!(refused, Err(PutError::Different(_))),
+            "{refused:?}"
+        );
+    }
+    let broken = objects
+        .put_artifact(JOB, 0, &mut Breaks(11 << 20), size, &digest)
+        .await;
+    assert!(matches!(broken, Err(PutError::Broken(_))), "{broken:?}");
+    assert_eq!(
+        whole(&objects).await.unwrap_err().kind(),
+        io::ErrorKind::NotFound
+    );
+    nothing_comes_in(place).await;
+    put(&objects, &body, size, &digest).await.unwrap();
+    assert!(whole(&objects).await.unwrap() == body);
+    let part = objects.artifact(JOB, 0, 9 << 20, size).await.unwrap();
+    assert!(bytes(part).await == body[9 << 20..]);
+    nothing_comes_in(place).await;
+}
+
+pub async fn an_empty_one_is_one(place: &Place) {
+    let objects = place.open().await;
+    let nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    put(&objects, b"", 0, nothing).await.unwrap();
+    assert_eq!(whole(&objects).await.unwrap(), b"");
+}
+
+pub async fn the_place_can_be_written(place: &Place) {
+    place.open().await.check().await.unwrap();
+    assert_eq!(place.count("incoming"), 0);
 }

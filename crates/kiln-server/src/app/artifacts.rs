@@ -1,8 +1,8 @@
 //! Files that jobs made.
 
 use kiln_core::farm::ArtifactId;
+use kiln_objects::Reader;
 use kiln_store::model::Artifact;
-use tokio::fs::File;
 
 use super::{Actor, Error, Result, jobs, permission::Wish};
 use crate::state::State;
@@ -13,16 +13,16 @@ pub(crate) fn file_name(artifact: &Artifact) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Opens an artifact by number and name.
+/// Finds an artifact by number and name.
 ///
 /// # Errors
 /// [`Error::Hidden`] when there is none, its bytes are gone, or it is not for this actor.
-pub(crate) async fn open(
+pub(crate) async fn find(
     state: &State,
     actor: &Actor,
     id: ArtifactId,
     name: &str,
-) -> Result<(Artifact, File)> {
+) -> Result<Artifact> {
     let found = state.store.artifact(id).await?;
     let artifact = found.ok_or(Error::Hidden("artifact"))?;
     let job = jobs::find(state, actor, artifact.job, Wish::Artifact).await;
@@ -33,6 +33,14 @@ pub(crate) async fn open(
     if artifact.pruned || file_name(&artifact) != name {
         return Err(Error::Hidden("artifact"));
     }
-    let file = state.objects.artifact(artifact.job, artifact.index).await?;
-    Ok((artifact, file))
+    Ok(artifact)
+}
+
+/// Its bytes [from, to).
+///
+/// # Errors
+/// When the storage fails.
+pub(crate) async fn read(state: &State, artifact: &Artifact, from: u64, to: u64) -> Result<Reader> {
+    let (job, index) = (artifact.job, artifact.index);
+    Ok(state.objects.artifact(job, index, from, to).await?)
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use kiln_core::{farm::JobId, job::TaskStatus, manifest};
-use kiln_objects::{AppendError, LogName, PutError};
+use kiln_objects::{AppendError, LogName, PutError, Room};
 use kiln_store::{
     StoreError,
     model::{Lease, LeaseKey, NewArtifact},
@@ -76,7 +76,9 @@ impl From<io::Error> for ReportError {
 impl From<AppendError> for ReportError {
     fn from(error: AppendError) -> Self {
         match error {
+            AppendError::LeaseLost => Self::LeaseLost,
             AppendError::Offset { stored } => Self::Offset { stored },
+            AppendError::NotBegun => invalid("this task has not been told to run"),
             AppendError::Io(error) => error.into(),
         }
     }
@@ -177,10 +179,13 @@ fn parse(lease: &Lease) -> Result<manifest::Manifest> {
         .manifest)
 }
 
-/// Adds to a log. Gives where it ends, on disk.
-///
-/// The lease is looked at while nobody else can append: so what the server says last,
-/// after it ended a lease, stays last.
+/// Room for so many bytes of a log, before they are read.
+pub(crate) async fn room(state: &State, bytes: usize) -> Result<Room> {
+    let room = state.objects.room(bytes).await;
+    room.map_err(|busy| ReportError::Unavailable(busy.into()))
+}
+
+/// Adds to a log. Gives where it ends, as it is stored.
 pub(crate) async fn append(
     state: &State,
     key: LeaseKey<'_>,
@@ -193,14 +198,11 @@ pub(crate) async fn append(
         None => LogName::Job(job),
         Some(task) => LogName::Task(job, task),
     };
-    let log = state.objects.lock(&name).await?;
-    if log.stored() == 0 && matches!(name, LogName::Task(..)) {
-        return Err(invalid("this task has not been told to run"));
-    }
-    state.store.holds(key).await?;
-    let before = log.stored();
-    let stored = log.append(offset, bytes).await?;
-    state.metrics.log_bytes.inc_by(stored - before);
+    let length = bytes.len() as u64;
+    let stored = state.objects.append(key, &name, offset, bytes).await?;
+    // What was there already was counted when it came.
+    let new = length.min(stored.saturating_sub(offset));
+    state.metrics.log_bytes.inc_by(new);
     Ok(stored)
 }
 

@@ -6,7 +6,7 @@
 use std::io;
 
 use kiln_core::{farm::JobId, job::TaskStatus, manifest};
-use kiln_objects::LogName;
+use kiln_objects::{LogName, When};
 use kiln_store::{
     StoreError,
     model::{Changed, Given, Job, Moment},
@@ -17,9 +17,9 @@ use crate::state::State;
 /// What begins a line that is not the job's own.
 const MARK: &str = "[kiln]";
 
-/// Writes the lines with which an attempt begins in its job's log. Called before the
-/// attempt is committed.
-pub(crate) async fn attempt(state: &State, given: &Given) -> io::Result<()> {
+/// Writes the lines with which an attempt begins in its job's log, or gives them to the
+/// transaction that commits the attempt, where logs are rows. Called before the commit.
+pub(crate) async fn attempt(state: &State, given: &Given) -> io::Result<Option<String>> {
     let Given {
         job,
         attempt,
@@ -32,14 +32,12 @@ pub(crate) async fn attempt(state: &State, given: &Given) -> io::Result<()> {
     } else {
         format!("{MARK} ---- attempt {attempt}, on worker {worker} ----")
     };
-    state.objects.append_line(&log, &first).await?;
+    let mut lines = vec![first];
     if *attempt == 1 {
-        for missing in undelivered(manifest) {
-            let line = format!("{MARK} {missing}");
-            state.objects.append_line(&log, &line).await?;
-        }
+        let missing = undelivered(manifest).into_iter();
+        lines.extend(missing.map(|missing| format!("{MARK} {missing}")));
     }
-    Ok(())
+    state.objects.lines_before_commit(&log, &lines).await
 }
 
 /// What a manifest asks for that this farm does not do.
@@ -61,10 +59,8 @@ fn undelivered(text: &str) -> Vec<&'static str> {
 /// Writes a task's first line, if its log has none.
 pub(crate) async fn task(state: &State, job: JobId, task: &str) -> io::Result<()> {
     let log = LogName::Task(job, task.to_owned());
-    let log = state.objects.lock(&log).await?;
-    if log.stored() == 0 {
-        log.append_line(&format!("{MARK} task {task}")).await?;
-    }
+    let line = format!("{MARK} task {task}");
+    state.objects.append_line(&log, &line, When::Empty).await?;
     Ok(())
 }
 
@@ -107,11 +103,8 @@ async fn say_why(state: &State, id: JobId) -> anyhow::Result<()> {
         return Ok(());
     };
     for name in open_logs(state, &job).await? {
-        let log = state.objects.lock(&name).await?;
         // An empty log is served as a sentence as soon as its job is over: it stays so.
-        if log.stored() > 0 {
-            log.append_line(&line).await?;
-        }
+        state.objects.append_line(&name, &line, When::Begun).await?;
     }
     Ok(())
 }

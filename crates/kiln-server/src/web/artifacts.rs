@@ -7,8 +7,6 @@ use axum::{
     response::Response,
 };
 use kiln_core::farm::ArtifactId;
-use std::io::SeekFrom;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use super::{
@@ -30,7 +28,7 @@ pub(super) async fn download(
 ) -> Result<Response> {
     let actor = Actor::of(&state, &headers).await?;
     let id = ArtifactId(answer::number(&id, "artifact")?);
-    let (artifact, mut file) = artifacts::open(&state, &actor, id, &name).await?;
+    let artifact = artifacts::find(&state, &actor, id, &name).await?;
     let length = artifact.size;
     let (status, from, to) = match range::part(answer::range(&headers), length) {
         Part::Whole => (StatusCode::OK, 0, length),
@@ -49,8 +47,8 @@ pub(super) async fn download(
         let range = format!("bytes {from}-{}/{length}", to - 1);
         builder = builder.header(header::CONTENT_RANGE, range);
     }
-    file.seek(SeekFrom::Start(from)).await?;
-    let body = Body::from_stream(ReaderStream::new(file.take(to - from)));
+    let reader = artifacts::read(&state, &artifact, from, to).await?;
+    let body = Body::from_stream(ReaderStream::new(reader));
     Ok(answer::with(builder, body))
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use http::StatusCode;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as HttpBody;
 use kiln_core::farm::limits;
 use kiln_store::model::NewArtifact;
 use kiln_wire::report::{End, Event, Return, Stored};
@@ -103,7 +104,10 @@ pub(super) async fn log(
     body: Body,
 ) -> Result<Json<Stored>, Refused> {
     let place = words(place)?;
-    let bytes = whole(body).await?;
+    let length = HttpBody::size_hint(&body).upper().unwrap_or(u64::MAX);
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let room = leases::room(&state, length.min(limits::APPEND)).await?;
+    let bytes = room.with(whole(body).await?);
     let append = leases::append(&state, holder.key(), place.task, place.offset, bytes);
     let stored = append.await?;
     Ok(Json(Stored { stored }))

@@ -10,7 +10,7 @@ use std::{
 
 use kiln_core::{
     farm::{
-        JobId, Labels, Requirements, SessionId, ShareId,
+        JobId, Labels, LogName, Requirements, SessionId, ShareId,
         schedule::{self, Assignment, Head, Lane, Share, Slots},
     },
     job::JobStatus,
@@ -18,11 +18,11 @@ use kiln_core::{
 use serde_json::json;
 use sqlx::Row as _;
 
-use super::{counts::Counts, sessions::LEASE};
+use super::{chunks, counts::Counts, sessions::LEASE};
 use crate::{
     Store, StoreError,
     dialect::each,
-    model::{Changed, Given},
+    model::{Changed, Given, When},
     rows,
     tx::{Tx, write},
 };
@@ -61,17 +61,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn assign(&self) -> Result<Changed, StoreError> {
-        self.assign_after(|_| std::future::ready(Ok(()))).await
+        self.assign_after(|_| std::future::ready(Ok(None))).await
     }
 
     /// The same. `before` is told of each job that is given away before anybody can see
-    /// that; if it fails, none is. It must not use this store, which waits for it.
+    /// that; if it fails, none is. What it gives is written into the job's log with that,
+    /// where logs are rows. It must not use this store, which waits for it.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], and those of `before`.
     pub async fn assign_after<F>(&self, before: impl Fn(Given) -> F) -> Result<Changed, StoreError>
     where
-        F: Future<Output = Result<(), StoreError>>,
+        F: Future<Output = Result<Option<String>, StoreError>>,
     {
         // Mostly nothing waits, and then nobody needs to wait for this. Whoever queues
         // something asks for a pass after that.
@@ -92,8 +93,13 @@ impl Store {
             };
             all.truncate(GIVEN_AT_ONCE);
             let given = grant(tx, &free, &all, &mut changed).await?;
-            for done in at_once(given.into_iter().map(&before)).await {
-                done?;
+            let jobs: Vec<JobId> = given.iter().map(|given| given.job).collect();
+            let texts = at_once(given.into_iter().map(&before)).await;
+            for (job, text) in jobs.into_iter().zip(texts) {
+                if let Some(text) = text? {
+                    let log = LogName::Job(job);
+                    chunks::add_text(tx, self.engine, &log, &text, When::Always).await?;
+                }
             }
             changed
         })

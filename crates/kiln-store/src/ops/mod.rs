@@ -1,6 +1,7 @@
 //! The operations, a file for each kind.
 
 mod assign;
+mod chunks;
 mod counts;
 mod garbage;
 mod groups;
@@ -8,7 +9,9 @@ mod jobs;
 mod keep;
 mod ledger;
 mod moves;
+mod pack;
 mod reap;
+mod referred;
 mod renew;
 pub(crate) mod reports;
 mod restored;

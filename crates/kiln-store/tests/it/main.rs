@@ -110,6 +110,7 @@ on_every_engine! {
         rows_that_nobody_needs_are_removed_after_a_while,
         a_duty_is_one_holders_until_it_is_over,
         a_farm_has_one_name,
+        a_packed_log_takes_the_place_of_its_pieces_at_once,
     ;
     open:
         a_later_migration_leaves_the_rows,

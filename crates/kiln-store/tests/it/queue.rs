@@ -224,7 +224,7 @@ pub async fn a_job_is_given_only_after_what_comes_before(farm: &Farm) {
         async move {
             match second {
                 true => Err(StoreError::Conflict("the disk is full".into())),
-                false => Ok(()),
+                false => Ok(None),
             }
         }
     });
@@ -237,7 +237,7 @@ pub async fn a_job_is_given_only_after_what_comes_before(farm: &Farm) {
     }
     let done = farm
         .store
-        .assign_after(|_| std::future::ready(Ok(())))
+        .assign_after(|_| std::future::ready(Ok(None)))
         .await;
     assert_eq!(done.unwrap().jobs, jobs);
 }

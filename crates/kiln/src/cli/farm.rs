@@ -93,6 +93,8 @@ pub enum AdminCommand {
     Worker(WorkerCommand),
     /// Bring the database's schema up to date; needs the role that owns the tables
     Migrate,
+    /// Compare the database with the logs and artifacts that are there; 1 if some are missing
+    Check,
     /// Copy the SQLite database into a file, also while the server runs
     Backup {
         /// The file, which must not be there yet.

@@ -2,6 +2,7 @@
 //! database, also while the server runs.
 
 mod backup;
+mod check;
 mod tokens;
 mod users;
 mod workers;
@@ -11,14 +12,15 @@ use kiln_store::{Store, StoreError, model::Moment};
 use crate::{
     cli::farm::{AdminArgs, AdminCommand, UserCommand, WorkerCommand},
     commands::config::variable,
-    config::{Layers, Place},
+    config::{Layers, Objects, Place},
     exit::{Exit, Failure},
     ui,
 };
 
 /// Runs the command.
 pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
-    let place = Place::read(&Layers::read(&args.settings, &variable)?)?;
+    let layers = Layers::read(&args.settings, &variable)?;
+    let place = Place::read(&layers)?;
     if let AdminCommand::Restore { file } = &args.command {
         return backup::restore(&place, file).await;
     }
@@ -37,6 +39,7 @@ pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
         AdminCommand::User(command) => users::run(&store, command).await,
         AdminCommand::Token(args) => tokens::run(&store, args).await,
         AdminCommand::Worker(command) => workers::run(&store, command).await,
+        AdminCommand::Check => check::check(&store, &Objects::read(&layers, &place.data)?).await,
         AdminCommand::Backup { file } => backup::backup(&store, file).await,
         AdminCommand::Restore { .. } | AdminCommand::Restored | AdminCommand::Migrate => {
             Ok(Exit::Success)

@@ -29,7 +29,6 @@ const SERVE: &[Role] = &[Role::Serve];
 
 const PAGES: &str = "is for pages and mail, which this kiln does not have yet";
 const MAIL: &str = "is for mail, which this kiln does not send yet";
-const OBJECTS: &str = "is not used: artifacts are kept in the data directory";
 const REDIS: &str = "is not used: one server needs no Redis, and workers never do";
 const LOGINS: &str = "is not used: people come with tokens of `kiln admin token`";
 const HOOKS: &str = "is not used: this kiln does not deliver webhooks yet";
@@ -58,11 +57,11 @@ const FATES: &[(&str, &str, Fate)] = &[
     ("mail", "pgp-pubkey", Unused(MAIL)),
     ("mail", "pgp-key-id", Unused(MAIL)),
     ("webhooks", "private-key", Unused(HOOKS)),
-    ("objects", "s3-upstream", Unused(OBJECTS)),
-    ("objects", "s3-access-key", Unused(OBJECTS)),
-    ("objects", "s3-secret-key", Unused(OBJECTS)),
-    ("objects", "s3-insecure", Unused(OBJECTS)),
-    ("objects", "s3-region", Unused(OBJECTS)),
+    ("objects", "s3-upstream", Is("s3-endpoint", SERVE)),
+    ("objects", "s3-access-key", Is("s3-access-key", SERVE)),
+    ("objects", "s3-secret-key", Is("s3-secret-key", SERVE)),
+    ("objects", "s3-insecure", Is("s3-insecure", SERVE)),
+    ("objects", "s3-region", Is("s3-region", SERVE)),
     (BUILDS, "origin", Is("origin", SERVE)),
     (
         BUILDS,
@@ -117,8 +116,12 @@ const FATES: &[(&str, &str, Fate)] = &[
         Unused("is not used: a worker listens nowhere"),
     ),
     (WORKER, "trigger-from", Unused(MAIL)),
-    (WORKER, "s3-bucket", Unused(OBJECTS)),
-    (WORKER, "s3-prefix", Unused(OBJECTS)),
+    (WORKER, "s3-bucket", Is("objects", SERVE)),
+    (
+        WORKER,
+        "s3-prefix",
+        Unused("is a part of `objects`, where s3-bucket is there"),
+    ),
     ("meta.sr.ht", "origin", Unused(LOGINS)),
 ];
 
@@ -164,7 +167,7 @@ fn take(
                 format!("is not used: [{WORKER}] {name} is there")
             } else if let Some(key) = keys::find(role, key) {
                 let source = Source::File(path.to_owned(), place.clone());
-                let texts = vec![translate(key.name, value)];
+                let texts = vec![translate(key.name, value, ini)];
                 read.values.insert(key.name, Value { texts, source });
                 return;
             } else {
@@ -196,8 +199,20 @@ fn fate(section: &str, name: &str) -> Option<&'static Fate> {
     })
 }
 
-fn translate(key: &str, value: &str) -> String {
+fn translate(key: &str, value: &str, ini: &Ini) -> String {
     match key {
+        // A host, and whether it speaks plain HTTP.
+        "s3-endpoint" => match ini.get("objects", "s3-insecure").as_deref() {
+            Some("yes" | "true" | "on" | "1") => format!("http://{value}"),
+            _ => format!("https://{value}"),
+        },
+        "objects" => {
+            let prefix = [WORKER, BUILDS].into_iter().find_map(|section| {
+                let prefix = ini.get(section, "s3-prefix");
+                prefix.filter(|prefix| !prefix.is_empty())
+            });
+            format!("s3://{value}/{}", prefix.unwrap_or_default())
+        }
         // SQLAlchemy's spelling has the driver's name in it.
         "database" => match value.split_once("://") {
             Some((scheme, rest)) if scheme.starts_with("postgresql") => {

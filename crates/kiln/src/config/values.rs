@@ -172,6 +172,11 @@ impl Layers {
         })
     }
 
+    /// Where a key's value came from.
+    pub fn source(&self, name: &str) -> Source {
+        self.named(name).1.source
+    }
+
     /// A mistake in a value, with where it came from.
     pub fn mistake(&self, name: &str, problem: &dyn fmt::Display) -> Failure {
         let (key, value) = self.named(name);

@@ -75,7 +75,7 @@ impl Farm {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let config = Config {
-            objects: dir.path().join("objects"),
+            objects: dir.path().join("objects").into(),
             origin: origin.clone(),
             site_name: "a farm".into(),
             runner: "ssh.example.org".into(),
@@ -83,6 +83,7 @@ impl Farm {
             job_timeout: Duration::from_secs(2700),
             share_cap: None,
             artifact_limit: 1 << 30,
+            retention: kiln_server::Retention::default(),
         };
         let listeners = vec![Listener::Tcp(listener)];
         let running = kiln_server::start(config, store.clone(), listeners).await;

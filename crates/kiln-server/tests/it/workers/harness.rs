@@ -1,6 +1,6 @@
 //! A farm in memory, and workers that speak the wire by hand.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Method, Request, StatusCode};
@@ -8,7 +8,7 @@ use kiln_core::{
     farm::{Fence, JobId, OfferedImage, Requirements, SessionId, UserId, Visibility, limits},
     job::{JobStatus, TaskStatus},
 };
-use kiln_objects::{LogName, Objects};
+use kiln_objects::{LogName, Objects, testing::MemoryIndex};
 use kiln_server::{Config, Listener, Running};
 use kiln_store::{
     Store,
@@ -48,7 +48,7 @@ pub(crate) struct Farm {
 
 pub(crate) fn config(dir: &Path) -> Config {
     Config {
-        objects: dir.join("objects"),
+        objects: dir.join("objects").into(),
         origin: "https://farm.example.org".to_owned(),
         site_name: "a farm".to_owned(),
         runner: "farm.example.org".to_owned(),
@@ -56,6 +56,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         job_timeout: Duration::from_mins(45),
         share_cap: None,
         artifact_limit: 1 << 20,
+        retention: kiln_server::Retention::default(),
     }
 }
 
@@ -176,7 +177,8 @@ impl Farm {
 
     /// What another process would read: only to look, never beside a server that writes.
     pub(crate) async fn stored(&self, log: &LogName) -> u64 {
-        let objects = Objects::open(&self.dir.path().join("objects")).await;
+        let index = Arc::new(MemoryIndex::new(log.job()));
+        let objects = Objects::open(&self.dir.path().join("objects"), index).await;
         objects.unwrap().stored(log).await.unwrap()
     }
 

@@ -127,7 +127,7 @@ async fn a_server_says_whether_it_is_alive_and_ready_and_what_is_missing() {
     assert_eq!(answer.status, 503);
     assert_eq!(
         answer.text(),
-        "the directory of logs and artifacts can't be written\n"
+        "the place of logs and artifacts can't be written\n"
     );
     assert_eq!(get(&client, "/healthz").await.status, 200);
 }

@@ -52,7 +52,8 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
         .unwrap_or_else(|| bound.origin.clone());
     let mut listeners = bound.listeners;
     listeners.push(Listener::Memory(memory));
-    let server = kiln_server::start(of_server(&config, &origin), store.clone(), listeners).await?;
+    let told = of_server(&config, &origin)?;
+    let server = kiln_server::start(told, store.clone(), listeners).await?;
     tracing::info!(origin, data = %data.path().display(), "serving {}", bound.origin);
     say_how_to_begin(&store, &config).await;
     let ended = match &config.worker {
@@ -66,9 +67,9 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
     ended.map(|()| Exit::Success)
 }
 
-fn of_server(config: &ServeConfig, origin: &str) -> kiln_server::Config {
-    kiln_server::Config {
-        objects: config.data.join("objects"),
+fn of_server(config: &ServeConfig, origin: &str) -> Result<kiln_server::Config, Failure> {
+    Ok(kiln_server::Config {
+        objects: config.objects.with_secret()?,
         origin: origin.to_owned(),
         site_name: config.site_name.clone(),
         runner: config
@@ -79,7 +80,8 @@ fn of_server(config: &ServeConfig, origin: &str) -> kiln_server::Config {
         job_timeout: config.job_timeout,
         share_cap: config.share_cap,
         artifact_limit: config.artifact_limit,
-    }
+        retention: config.retention.clone(),
+    })
 }
 
 /// The first user is made by whoever may write the database.

@@ -13,9 +13,6 @@ pub(crate) const LOGS: &str = "logs";
 pub(crate) const ARTIFACTS: &str = "artifacts";
 pub(crate) const INCOMING: &str = "incoming";
 
-/// The longest name that file systems have, in bytes.
-const MAX_NAME: usize = 255;
-
 /// Runs what may wait for the disk where that stops nobody else. It runs to its end,
 /// also when nobody waits for it any more.
 pub(crate) async fn blocking<T, E>(
@@ -46,12 +43,6 @@ pub(crate) fn prepare(dir: &Path) -> io::Result<()> {
 /// Where what belongs to a job is: not all jobs in one directory.
 pub(crate) fn of_job(dir: &Path, job: JobId) -> PathBuf {
     dir.join((job.0 / 1000).to_string()).join(job.to_string())
-}
-
-/// Whether that can be the name of one file, in the directory where it is meant to be.
-pub(crate) fn is_name(name: &str) -> bool {
-    let wrong = |byte: u8| byte == b'/' || byte == 0;
-    !matches!(name, "" | "." | "..") && name.len() <= MAX_NAME && !name.bytes().any(wrong)
 }
 
 /// Makes a directory and those above it, private to the user.

@@ -17,9 +17,11 @@ use tokio::{
     sync::{Mutex, OwnedMutexGuard, watch},
 };
 
+use super::{disk, pack};
 use crate::{
-    AppendError, Reader, disk, pack,
+    AppendError, Reader,
     packed::{Packed, ReadAt},
+    table::Watched,
 };
 
 /// A log that is smaller stays as it is: a file takes no less room.
@@ -99,10 +101,6 @@ impl Log {
         self.stored.subscribe()
     }
 
-    pub(crate) fn is_watched(&self) -> bool {
-        self.stored.receiver_count() > 0
-    }
-
     pub(crate) async fn lock(self: Arc<Self>) -> io::Result<LockedLog> {
         let state = Arc::clone(&self.state).lock_owned().await;
         let mut locked = LockedLog { log: self, state };
@@ -122,38 +120,36 @@ impl Log {
     }
 }
 
+impl Watched for Log {
+    fn is_watched(&self) -> bool {
+        self.stored.receiver_count() > 0
+    }
+}
+
 /// A log that nobody else appends to.
 #[derive(Debug)]
-pub struct LockedLog {
+pub(crate) struct LockedLog {
     log: Arc<Log>,
     state: OwnedMutexGuard<State>,
 }
 
 impl LockedLog {
     /// Where it ends, as it is on disk.
-    #[must_use]
-    pub fn stored(&self) -> u64 {
+    pub(crate) fn stored(&self) -> u64 {
         *self.log.stored.borrow()
     }
 
     /// Adds bytes at `offset`; what is there already is skipped if it is the same. Gives
     /// where the log ends when all of it is on disk (fsync). An append that was begun ends,
     /// also when nobody waits for it any more.
-    ///
-    /// # Errors
-    /// [`AppendError`].
-    pub async fn append(mut self, offset: u64, bytes: Bytes) -> Result<u64, AppendError> {
+    pub(crate) async fn append(mut self, offset: u64, bytes: Bytes) -> Result<u64, AppendError> {
         disk::blocking(move || self.append_at(offset, &bytes)).await
     }
 
-    /// Adds a line of the server's own: one line, whatever is in it.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub async fn append_line(mut self, line: &str) -> io::Result<u64> {
-        let line = format!("{}\n", line.replace(['\n', '\r'], " "));
+    /// Adds lines of the server's own.
+    pub(crate) async fn append_text(mut self, text: String) -> io::Result<u64> {
         disk::blocking(move || {
-            let mut text = line.into_bytes();
+            let mut text = text.into_bytes();
             if self.is_mid_line()? {
                 text.insert(0, b'\n');
             }

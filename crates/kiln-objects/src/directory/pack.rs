@@ -11,10 +11,8 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use crate::{
-    disk,
-    frames::{Index, Summary, Writer},
-};
+use super::disk;
+use crate::frames::{Index, Summary, Writer};
 
 /// What is read at once.
 const CHUNK: usize = 64 << 10;
