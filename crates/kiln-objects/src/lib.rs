@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! objects/
-//!     logs/<job / 1000>/<job>/log
+//!     logs/<job / 1000>/<job>/log           log.zst once it is packed
 //!     logs/<job / 1000>/<job>/tasks/<task>/log
 //!     artifacts/<job / 1000>/<job>/<index>
 //!     incoming/                             uploads that have not ended
@@ -11,6 +11,8 @@
 //! * **A log** only grows. What is *stored* is what has been fsynced: only that is
 //!   acknowledged, told to those who watch, and read. What a crash left beyond the last
 //!   acknowledged byte counts as stored once it is fsynced, when the log is next looked at.
+//! * **A packed log** ([`frames`]) takes the place of the log when nothing is added any more.
+//!   Where both are there, the log counts.
 //! * **An artifact** is there whole or not at all: it comes into `incoming/`, is counted and
 //!   hashed meanwhile, and is renamed when it is on disk.
 //!
@@ -18,7 +20,10 @@
 
 mod artifact;
 mod disk;
+pub mod frames;
 mod log;
+mod pack;
+mod packed;
 mod table;
 
 use std::{
@@ -32,10 +37,7 @@ use std::{
 
 use bytes::Bytes;
 use kiln_core::farm::JobId;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncSeekExt},
-    sync::watch,
-};
+use tokio::{io::AsyncRead, sync::watch};
 
 pub use kiln_core::farm::LogName;
 
@@ -69,6 +71,9 @@ pub enum PutError {
     #[error(transparent)]
     Io(#[from] io::Error),
 }
+
+/// What is read.
+pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
 
 /// All of them.
 #[derive(Debug, Clone)]
@@ -170,19 +175,34 @@ impl Objects {
     ///
     /// # Errors
     /// When the disk fails, or the name can't be one.
-    pub async fn read(
-        &self,
-        log: &LogName,
-        from: u64,
-        to: u64,
-    ) -> io::Result<Box<dyn AsyncRead + Send + Unpin>> {
+    pub async fn read(&self, log: &LogName, from: u64, to: u64) -> io::Result<Reader> {
         let end = to.min(self.stored(log).await?);
         if from >= end {
             return Ok(Box::new(tokio::io::empty()));
         }
-        let mut file = tokio::fs::File::open(self.log_path(log)?).await?;
-        file.seek(io::SeekFrom::Start(from)).await?;
-        Ok(Box::new(file.take(end - from)))
+        self.entry(log)?.read(from, end).await
+    }
+
+    /// Where to begin to read for this line, from 1: a byte, and the number of the line that it
+    /// is of, which is not behind it. A packed log has an index for that; others are read
+    /// from their begin.
+    ///
+    /// # Errors
+    /// When the disk fails, or the name can't be one.
+    pub async fn seek_line(&self, log: &LogName, line: u64) -> io::Result<(u64, u64)> {
+        self.stored(log).await?;
+        Ok(self.entry(log)?.seek_line(line))
+    }
+
+    /// Packs a log to which nothing will be added any more, if that makes it smaller. Who
+    /// reads it meanwhile, or after a crash at any point, reads the same. Gives how many bytes it
+    /// takes then; to pack it again does no harm.
+    ///
+    /// # Errors
+    /// When the disk fails; then it is as it was.
+    pub async fn pack(&self, log: &LogName) -> io::Result<u64> {
+        let locked = self.lock(log).await?;
+        locked.pack(self.incoming()).await
     }
 
     /// Told with each growth: where the log ends. It says 0 until somebody asked

@@ -13,9 +13,9 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use crate::{
     Store, StoreError,
     dialect::Engine,
-    model::{Job, NewJob},
+    model::{Job, NewJob, Reported},
     ops::{
-        reports::{self, Report, Reported},
+        reports::{self, Report},
         submit,
     },
     tx::{Tx, again},
@@ -118,7 +118,7 @@ async fn serve(store: Store, queue: mpsc::UnboundedReceiver<Waiting>) {
 
 /// Does this one, and those that have come when it has its turn.
 async fn group(store: &Store, first: Waiting, queue: &mut mpsc::UnboundedReceiver<Waiting>) {
-    let mut tx = match store.write().await {
+    let mut tx = match store.in_time(store.write()).await {
         Ok(tx) => Some(tx),
         Err(error) => return fail(vec![first], error),
     };
@@ -133,7 +133,7 @@ async fn group(store: &Store, first: Waiting, queue: &mut mpsc::UnboundedReceive
     group.retain(|waiting| !waiting.answer.is_closed());
     let mut count = 0;
     while !group.is_empty() {
-        let error = match attempt(store, tx.take(), &group).await {
+        let error = match store.in_time(attempt(store, tx.take(), &group)).await {
             Ok(verdicts) => return answer(group, verdicts),
             Err(error) => error,
         };
@@ -183,7 +183,7 @@ async fn attempt(
 async fn each_alone(store: &Store, group: Vec<Waiting>) {
     for waiting in group {
         let one = vec![waiting];
-        match attempt(store, None, &one).await {
+        match store.in_time(attempt(store, None, &one)).await {
             Ok(verdicts) => answer(one, verdicts),
             Err(error) => fail(one, error),
         }

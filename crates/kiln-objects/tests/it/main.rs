@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod artifacts;
+mod frames;
 mod logs;
+mod packed;
 
 use kiln_core::farm::JobId;
 use kiln_objects::{LogName, Objects};

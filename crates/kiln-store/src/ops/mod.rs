@@ -2,8 +2,10 @@
 
 mod assign;
 mod counts;
+mod garbage;
 mod groups;
 mod jobs;
+mod keep;
 mod ledger;
 mod moves;
 mod reap;

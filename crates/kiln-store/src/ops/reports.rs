@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Store, StoreError,
     group::{Answer, Operation},
-    model::{Changed, LeaseKey, Moment, NewArtifact, TokenHash},
+    model::{Changed, Deed, LeaseKey, Moment, NewArtifact, Reported, TokenHash, Voice},
     rows,
     tx::{Tx, write},
 };
@@ -25,28 +25,6 @@ struct Held {
     begun: Option<Moment>,
     /// Which operation ended it, if it has ended.
     outcome: Option<String>,
-}
-
-/// Something that is reported under a lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Deed {
-    /// A task may start now: see [`Store::begun`].
-    Begun,
-    /// See [`Store::set_task`].
-    Task(String, TaskStatus),
-    /// See [`Store::add_source`].
-    Source(u32, String),
-    /// See [`Store::set_digest`].
-    Digest(String),
-    /// See [`Store::end`].
-    End {
-        /// A terminal status.
-        status: JobStatus,
-        /// Why, for the owner.
-        reason: Option<String>,
-        /// Each task's terminal status.
-        tasks: Vec<(String, TaskStatus)>,
-    },
 }
 
 /// One report.
@@ -61,17 +39,8 @@ pub(crate) struct Report {
 pub(crate) enum Act {
     /// Its worker reports, by this session.
     Deed(WorkerId, SessionId, Deed),
-    /// The server makes a token for its guest.
-    Token(TokenHash),
-}
-
-/// What came of a report.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reported {
-    /// What it changed.
-    pub changed: Changed,
-    /// With the end of a job: when its last attempt had begun, and when it ended.
-    pub ran: Option<(Moment, Moment)>,
+    /// The server makes a token for its guest, by this voice of its session.
+    Token(TokenHash, Option<Voice>),
 }
 
 /// Looks at all of these reports, and writes what they change at once.
@@ -123,7 +92,23 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`].
     pub async fn set_lease_token(&self, fence: Fence, hash: TokenHash) -> Result<(), StoreError> {
-        let act = Act::Token(hash);
+        let act = Act::Token(hash, None);
+        let operation = Operation::Report(Box::new(Report { fence, act }));
+        self.grouped(operation).await.and_then(reported).map(drop)
+    }
+
+    /// The same for a lease that this voice of its session offers. Another voice's
+    /// offer came later, and its token stays.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`]; [`StoreError::Conflict`] when another voice speaks now.
+    pub async fn set_offers_token(
+        &self,
+        fence: Fence,
+        hash: TokenHash,
+        voice: Voice,
+    ) -> Result<(), StoreError> {
+        let act = Act::Token(hash, Some(voice));
         let operation = Operation::Report(Box::new(Report { fence, act }));
         self.grouped(operation).await.and_then(reported).map(drop)
     }

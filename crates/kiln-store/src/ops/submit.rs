@@ -401,6 +401,7 @@ fn written(tx: &Tx, job: &NewJob, id: JobId) -> Job {
         attempts: 0,
         worker: None,
         image_digest: None,
+        logs_removed: None,
     }
 }
 

@@ -6,10 +6,13 @@
 mod farm;
 mod groups;
 mod jobs;
+mod keep;
 mod leases;
 mod open;
+mod outages;
 mod people;
 mod queue;
+mod roles;
 mod storm;
 
 /// One list of tests, run on every engine.
@@ -73,6 +76,7 @@ on_every_engine! {
         a_session_that_connects_again_learns_what_it_lost,
         a_session_is_one_workers_and_ends_once,
         leases_of_a_worker_that_was_taken_back_run_out,
+        only_the_last_voice_of_a_session_makes_tokens_for_its_guests,
         a_guests_token_is_for_its_job_while_the_lease_lives,
     ;
     queue:
@@ -92,6 +96,15 @@ on_every_engine! {
         heads_are_found_by_their_index,
         images_are_remembered,
     ;
+    keep:
+        a_job_is_to_be_packed_once_some_time_after_its_end,
+        what_is_removed_is_garbage_and_no_row_refers_to_it,
+        what_ended_longest_ago_is_the_oldest,
+        who_keeps_too_much_loses_old_artifacts_and_then_old_logs,
+        rows_that_nobody_needs_are_removed_after_a_while,
+        a_duty_is_one_holders_until_it_is_over,
+        a_farm_has_one_name,
+    ;
     open:
         a_later_migration_leaves_the_rows,
         the_store_of_a_newer_kiln_is_refused,
@@ -99,6 +112,11 @@ on_every_engine! {
     storm:
         whatever_happens_at_once_each_job_ends_once,
         many_submissions_with_one_key_are_one_job,
+        of_many_at_once_only_what_is_wrong_is_refused,
+        a_submitted_job_is_told_as_it_is_read_later,
+        reports_that_come_together_are_taken_in_their_order,
+        a_group_whose_jobs_end_at_once_ends_once,
+        of_many_shares_those_with_the_next_turns_are_served,
         an_operation_that_is_dropped_midway_leaves_nothing_and_blocks_nobody,
     ;
 }
