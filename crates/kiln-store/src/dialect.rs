@@ -92,6 +92,26 @@ impl Engine {
         }
     }
 
+    /// Statements that leave out a million of each growing number: more than a farm
+    /// gives between two copies of its database, and few enough that numbers stay in the
+    /// API's 32 bits.
+    pub(crate) fn leave_numbers_out(self) -> &'static [&'static str] {
+        match self {
+            Self::Sqlite => &[
+                "UPDATE sqlite_sequence SET seq = seq + 1000000",
+                "INSERT INTO sqlite_sequence (name, seq)
+                 SELECT name, 1000000 FROM sqlite_master
+                 WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%'
+                   AND name NOT IN (SELECT name FROM sqlite_sequence)",
+            ],
+            Self::Postgres => &["SELECT setval(numbers, nextval(numbers) + 1000000) FROM
+                 (SELECT CAST(pg_get_serial_sequence(quote_ident(table_name), column_name) AS regclass)
+                      AS numbers
+                  FROM information_schema.columns
+                  WHERE table_schema = current_schema() AND is_identity = 'YES') identities"],
+        }
+    }
+
     /// A growing number that is never given twice, in a migration's text.
     pub(crate) fn identity(self) -> &'static str {
         match self {
@@ -105,12 +125,6 @@ impl Engine {
     pub(crate) fn again(error: &dyn DatabaseError) -> bool {
         // Serialization failure, deadlock; SQLITE_BUSY_SNAPSHOT.
         matches!(error.code().as_deref(), Some("40001" | "40P01" | "517"))
-    }
-
-    /// Whether what was to be written is to blame, so that others' need not fail with it.
-    pub(crate) fn unfit(error: &dyn DatabaseError) -> bool {
-        let data = error.code().is_some_and(|code| code.starts_with("22"));
-        data || error.kind() != ErrorKind::Other
     }
 
     /// Whether there is this table, as a number.
@@ -138,6 +152,12 @@ impl Engine {
     pub(crate) fn forbidden(error: &sqlx::Error) -> bool {
         let error = error.as_database_error();
         error.is_some_and(|error| error.code().as_deref() == Some("42501"))
+    }
+
+    /// Whether what was to be written is to blame, so that others' need not fail with it.
+    pub(crate) fn unfit(error: &dyn DatabaseError) -> bool {
+        let data = error.code().is_some_and(|code| code.starts_with("22"));
+        data || error.kind() != ErrorKind::Other
     }
 
     /// Whether a text can't be stored: PostgreSQL has no NUL in texts.

@@ -111,7 +111,10 @@ async fn serve(store: Store, queue: mpsc::UnboundedReceiver<Waiting>) {
         }
     };
     // After a panic whoever waited hears that there is no answer, and the next are served.
-    while tokio::spawn(all(store.clone(), Arc::clone(&queue))).await.is_err() {
+    while tokio::spawn(all(store.clone(), Arc::clone(&queue)))
+        .await
+        .is_err()
+    {
         tracing::error!("a group of operations panicked");
     }
 }
@@ -200,7 +203,11 @@ fn answer(group: Vec<Waiting>, verdicts: Vec<Verdict>) {
 fn fail(group: Vec<Waiting>, error: StoreError) {
     let StoreError::Unavailable(source) = error else {
         for waiting in group {
-            drop(waiting.answer.send(Err(StoreError::Conflict(error.to_string()))));
+            drop(
+                waiting
+                    .answer
+                    .send(Err(StoreError::Conflict(error.to_string()))),
+            );
         }
         return;
     };

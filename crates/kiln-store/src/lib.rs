@@ -41,6 +41,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 pub use open::CONNECTIONS;
+pub use ops::Restored;
 
 use dialect::Engine;
 use pool::Pool;

@@ -423,6 +423,28 @@ pub struct Hello {
     pub leases: Vec<Fence>,
 }
 
+/// A session renews its leases.
+#[derive(Debug, Clone)]
+pub struct Renewal {
+    /// Its name.
+    pub session: SessionId,
+    /// Whose it says to be, if that is to be checked.
+    pub token: Option<TokenHash>,
+    /// The leases that it has.
+    pub leases: Vec<Fence>,
+}
+
+/// What became of a renewal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewed {
+    /// Its leases are renewed, but for these, which are not its own, or have ended.
+    Lost(Vec<Fence>),
+    /// The token is not its worker's any more.
+    TakenBack,
+    /// There is no such session, or it has ended.
+    Gone,
+}
+
 /// What may change about a session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionState {

@@ -52,6 +52,12 @@ impl Store {
         Ok(store.grouping())
     }
 
+    /// Ends the connections of all clones. With SQLite all that was written is in the
+    /// database's one file then.
+    pub async fn close(self) {
+        self.pool.close().await;
+    }
+
     /// Copies a SQLite store while it is used, as it is at one moment, into a file
     /// that is not there yet.
     ///

@@ -1,16 +1,16 @@
 //! Workers' sessions: hello, what they are, what they have leases for.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use futures_util::future::join_all;
 use kiln_core::farm::{Fence, SessionId};
 use kiln_store::{
     StoreError,
-    model::{Hello, Lease, SessionState, TokenHash, Voice, Worker},
+    model::{Hello, Lease, Renewal, SessionState, TokenHash, Voice, Worker},
 };
 use kiln_wire::message::{FromServer, Offer, Recipe};
 
-use super::token;
+use super::{board::Seat, renewals::Pending, token};
 use crate::{state::State, urls};
 
 /// What there is to tell a session, now and from then on.
@@ -20,7 +20,7 @@ pub(crate) struct Told {
     /// By which it is told.
     voice: Voice,
     /// The leases of which it knows.
-    known: HashSet<Fence>,
+    seat: Arc<Seat>,
 }
 
 /// Whose token that is; none when it is no worker's, or was taken back.
@@ -42,10 +42,11 @@ pub(crate) async fn hello(
 ) -> Result<(Told, Vec<Fence>), StoreError> {
     let (lost, voice) = state.store.hello_by_voice(worker.id, hello).await?;
     let known = hello.leases.iter().copied();
+    let known = known.filter(|fence| !lost.contains(fence)).collect();
     let told = Told {
         session: hello.session.clone(),
         voice,
-        known: known.filter(|fence| !lost.contains(fence)).collect(),
+        seat: state.board.take(&hello.session, known),
     };
     look_at_slots(state);
     Ok((told, lost))
@@ -72,6 +73,18 @@ pub(crate) async fn end(state: &State, session: &SessionId) {
     }
 }
 
+/// Looks at the leases of all sessions at once. Those that were told otherwise look for
+/// themselves.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn look(state: &State) -> Result<(), StoreError> {
+    if !state.board.is_empty() {
+        state.board.compare(state.store.leases_of_sessions().await?);
+    }
+    Ok(())
+}
+
 fn look_at_slots(state: &State) {
     state.hints.changed(&kiln_store::model::Changed {
         assign: true,
@@ -80,24 +93,25 @@ fn look_at_slots(state: &State) {
 }
 
 impl Told {
-    /// Renews leases. Gives those that are lost.
-    ///
-    /// # Errors
-    /// As [`kiln_store::Store::renew`].
-    pub(crate) async fn renew(
-        &mut self,
-        state: &State,
-        leases: &[Fence],
-    ) -> Result<Vec<Fence>, StoreError> {
-        let renewed = state.store.renew(&self.session, leases).await;
-        if matches!(renewed, Err(StoreError::Unavailable(_))) {
-            state.reception.broke_off();
-        }
-        let lost = renewed?;
-        for fence in &lost {
-            self.known.remove(fence);
-        }
-        Ok(lost)
+    /// Begins to renew leases, with those of other sessions.
+    pub(crate) fn renew(&self, state: &State, token: TokenHash, leases: Vec<Fence>) -> Pending {
+        state.renewals.add(Renewal {
+            session: self.session.clone(),
+            token: Some(token),
+            leases,
+        })
+    }
+
+    /// These leases are lost, and its worker is told so.
+    pub(crate) fn forget(&self, lost: &[Fence]) {
+        self.seat
+            .known(|known| known.retain(|fence| !lost.contains(fence)));
+    }
+
+    /// Waits until there may be news: at once when that was never asked, else once what
+    /// the database has is not what the session was told.
+    pub(crate) async fn is_behind(&self) {
+        self.seat.is_behind().await;
     }
 
     /// Looks at the session's leases: what to tell of them. What is given is taken for told.
@@ -105,22 +119,26 @@ impl Told {
     /// # Errors
     /// When the database fails; then there is more to tell the next time.
     /// [`StoreError::Conflict`] when another voice tells the session, here or at another server.
-    pub(crate) async fn news(&mut self, state: &State) -> Result<Vec<FromServer>, StoreError> {
+    pub(crate) async fn news(&self, state: &State) -> Result<Vec<FromServer>, StoreError> {
         let leases = state.store.leases(&self.session).await?;
         let there: HashSet<Fence> = leases.iter().map(|lease| lease.fence).collect();
         let mut news = Vec::new();
-        self.known.retain(|fence| {
-            let stays = there.contains(fence);
-            if !stays {
-                news.push(FromServer::Cancel { fence: *fence });
-            }
-            stays
+        self.seat.known(|known| {
+            known.retain(|fence| {
+                let stays = there.contains(fence);
+                if !stays {
+                    news.push(FromServer::Cancel { fence: *fence });
+                }
+                stays
+            });
         });
-        let (voice, known) = (self.voice, &self.known);
-        let fresh = leases.into_iter();
-        let offers = fresh.filter(|lease| !known.contains(&lease.fence)).map(
-            async |lease| (lease.fence, offer(state, lease, voice).await),
-        );
+        let voice = self.voice;
+        let mut fresh = leases;
+        self.seat
+            .known(|known| fresh.retain(|lease| !known.contains(&lease.fence)));
+        let offers = fresh
+            .into_iter()
+            .map(async |lease| (lease.fence, offer(state, lease, voice).await));
         // Side by side: each waits for a commit, which may be the same.
         for (fence, offered) in join_all(offers).await {
             match offered {
@@ -133,7 +151,7 @@ impl Told {
                     continue;
                 }
             }
-            self.known.insert(fence);
+            self.seat.known(|known| known.insert(fence));
         }
         Ok(news)
     }

@@ -12,7 +12,7 @@ use tokio::{task::JoinSet, time::Instant};
 pub(crate) use reception::Reception;
 
 use crate::{
-    app::narrate,
+    app::{narrate, renewals, sessions},
     state::{Shared, State, stopped},
 };
 
@@ -28,6 +28,8 @@ pub(crate) fn start(state: &Shared) -> JoinSet<()> {
     let mut passes = JoinSet::new();
     passes.spawn(repeat(state.clone(), "assign", LOOK, true, assign));
     passes.spawn(repeat(state.clone(), "reap", LOOK, false, reap));
+    passes.spawn(repeat(state.clone(), "look", LOOK, false, sessions::look));
+    passes.spawn(renewals::keep(state.clone()));
     let unserved = LOOK_FOR_UNSERVED;
     passes.spawn(repeat(
         state.clone(),

@@ -179,7 +179,13 @@ impl Ledger {
                 reason,
                 tasks,
             } => {
-                end(lease, job, self.now, (*status, reason, tasks), &mut reported)?;
+                end(
+                    lease,
+                    job,
+                    self.now,
+                    (*status, reason, tasks),
+                    &mut reported,
+                )?;
             }
             deed => {
                 lease.is_alive()?;

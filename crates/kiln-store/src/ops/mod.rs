@@ -9,12 +9,16 @@ mod keep;
 mod ledger;
 mod moves;
 mod reap;
+mod renew;
 pub(crate) mod reports;
+mod restored;
 mod sessions;
 pub(crate) mod submit;
 mod users;
 mod waiting;
 mod workers;
+
+pub use restored::Restored;
 
 #[cfg(feature = "testing")]
 pub(crate) use assign::HEADS;

@@ -84,7 +84,9 @@ impl Store {
 
     async fn report_one(&self, lease: LeaseKey<'_>, deed: Deed) -> Result<Reported, StoreError> {
         let mut answers = self.report(lease, vec![deed]).await;
-        answers.pop().unwrap_or_else(|| Err(rows::strange("answer")))
+        answers
+            .pop()
+            .unwrap_or_else(|| Err(rows::strange("answer")))
     }
 
     /// Keeps the hash of the token that this lease's guest is given.

@@ -193,13 +193,12 @@ async fn shares<'a>(
         if found.contains_key(&missing) {
             continue;
         }
-        let id = sqlx::query_scalar(
-            "INSERT INTO shares (owner_id, name) VALUES ($1, $2) RETURNING id",
-        )
-        .bind(missing.0)
-        .bind(missing.1)
-        .fetch_one(&mut **tx)
-        .await?;
+        let id =
+            sqlx::query_scalar("INSERT INTO shares (owner_id, name) VALUES ($1, $2) RETURNING id")
+                .bind(missing.0)
+                .bind(missing.1)
+                .fetch_one(&mut **tx)
+                .await?;
         found.insert(missing, id);
     }
     Ok(found)
@@ -212,14 +211,21 @@ async fn classes(
 ) -> Result<BTreeMap<String, i64>, StoreError> {
     let wanted: BTreeMap<String, &str> = jobs
         .iter()
-        .map(|(_, job)| (job.requirements.to_string(), job.requirements.image.as_str()))
+        .map(|(_, job)| {
+            (
+                job.requirements.to_string(),
+                job.requirements.image.as_str(),
+            )
+        })
         .collect();
     let texts: Vec<&String> = wanted.keys().collect();
     let found_rows = sqlx::query(each!(tx.engine,
         "SELECT c.id, c.requirements FROM" EACH
         "JOIN classes c ON c.requirements = e.value->>0"
     ))
-    .bind(rows::to_json(&texts.iter().map(|text| [text]).collect::<Vec<_>>())?)
+    .bind(rows::to_json(
+        &texts.iter().map(|text| [text]).collect::<Vec<_>>(),
+    )?)
     .fetch_all(&mut **tx)
     .await?;
     let mut found = BTreeMap::new();
@@ -311,7 +317,10 @@ async fn write(tx: &mut Tx, all: &[Fresh<'_>]) -> Result<Vec<JobId>, StoreError>
         return Err(rows::strange("count of jobs"));
     }
     write_tasks(tx, all, &ids).await?;
-    let told: Vec<counts::Told> = ids.iter().map(|id| ("job-submitted", Some(*id), None)).collect();
+    let told: Vec<counts::Told> = ids
+        .iter()
+        .map(|id| ("job-submitted", Some(*id), None))
+        .collect();
     counts::tell(tx, &told).await?;
     let mut counts = counts::Counts::default();
     for fresh in all.iter().filter(|fresh| fresh.job.execute) {

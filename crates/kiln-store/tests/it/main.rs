@@ -12,6 +12,7 @@ mod open;
 mod outages;
 mod people;
 mod queue;
+mod restored;
 mod roles;
 mod storm;
 
@@ -37,6 +38,10 @@ macro_rules! on_every_engine {
 }
 
 on_every_engine! {
+    restored:
+        no_number_that_may_have_been_given_is_given_again,
+        what_ran_when_the_copy_was_made_has_ended_or_waits_again,
+    ;
     people:
         a_name_is_taken_once,
         a_token_opens_what_it_was_made_for,
@@ -68,6 +73,7 @@ on_every_engine! {
         every_report_may_be_repeated,
         no_task_runs_before_begun,
         a_lease_that_ran_out_is_alive_until_the_reaper_comes,
+        many_sessions_renew_at_once_and_each_is_told_its_own,
         a_clock_that_was_put_back_keeps_no_lease_of_who_is_gone,
         a_lost_job_goes_back_until_it_was_lost_too_often,
         a_lost_job_that_has_begun_fails,

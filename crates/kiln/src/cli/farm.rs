@@ -98,11 +98,14 @@ pub enum AdminCommand {
         /// The file, which must not be there yet.
         file: PathBuf,
     },
-    /// Put a copy in the database's place; the server must not run
+    /// Put a copy in the SQLite database's place; the server must not run
     Restore {
         /// The copy.
         file: PathBuf,
     },
+    /// After a copy of a PostgreSQL database was put back, before any server starts: end what ran, and let no
+    /// number be given twice; needs the role that owns the tables
+    Restored,
 }
 
 /// `kiln admin user`.

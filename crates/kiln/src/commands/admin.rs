@@ -22,8 +22,10 @@ pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
     if let AdminCommand::Restore { file } = &args.command {
         return backup::restore(&place, file).await;
     }
-    if matches!(args.command, AdminCommand::Migrate) {
-        return migrate(&place).await;
+    match args.command {
+        AdminCommand::Migrate => return migrate(&place).await,
+        AdminCommand::Restored => return backup::restored(&place).await,
+        _ => {}
     }
     let adds = matches!(
         args.command,
@@ -36,7 +38,9 @@ pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
         AdminCommand::Token(args) => tokens::run(&store, args).await,
         AdminCommand::Worker(command) => workers::run(&store, command).await,
         AdminCommand::Backup { file } => backup::backup(&store, file).await,
-        AdminCommand::Restore { .. } | AdminCommand::Migrate => Ok(Exit::Success),
+        AdminCommand::Restore { .. } | AdminCommand::Restored | AdminCommand::Migrate => {
+            Ok(Exit::Success)
+        }
     }
 }
 
