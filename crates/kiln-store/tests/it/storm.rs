@@ -278,7 +278,10 @@ pub async fn a_group_whose_jobs_end_at_once_ends_once(farm: &Farm) {
     }
     all.join_all().await;
     let told = testing::outbox(&farm.store).await.unwrap();
-    let ends: Vec<_> = told.iter().filter(|(kind, _)| kind == "group-ended").collect();
+    let ends: Vec<_> = told
+        .iter()
+        .filter(|(kind, _)| kind == "group-ended")
+        .collect();
     assert_eq!(ends, [&("group-ended".to_owned(), i64::from(group.id.0))]);
 }
 
