@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use futures_util::future::join_all;
 use kiln_core::farm::{Fence, JobId, SessionId};
 use kiln_store::{
     StoreError,
@@ -164,12 +165,16 @@ impl Told {
                 stays
             });
         });
-        for lease in leases {
-            let fence = lease.fence;
-            if self.seat.known(|known| known.contains(&fence)) {
-                continue;
-            }
-            match offer(state, lease, self.voice).await {
+        let voice = self.voice;
+        let mut fresh = leases;
+        self.seat
+            .known(|known| fresh.retain(|lease| !known.contains(&lease.fence)));
+        let offers = fresh
+            .into_iter()
+            .map(async |lease| (lease.fence, offer(state, lease, voice).await));
+        // Side by side: each waits for a commit, which may be the same.
+        for (fence, offered) in join_all(offers).await {
+            match offered {
                 Ok(offer) => news.push(FromServer::Offer(Box::new(offer))),
                 // It ended meanwhile.
                 Err(StoreError::LeaseLost) => continue,

@@ -119,6 +119,11 @@ on_every_engine! {
     storm:
         whatever_happens_at_once_each_job_ends_once,
         many_submissions_with_one_key_are_one_job,
+        of_many_at_once_only_what_is_wrong_is_refused,
+        a_submitted_job_is_told_as_it_is_read_later,
+        reports_that_come_together_are_taken_in_their_order,
+        a_group_whose_jobs_end_at_once_ends_once,
+        of_many_shares_those_with_the_next_turns_are_served,
         an_operation_that_is_dropped_midway_leaves_nothing_and_blocks_nobody,
     ;
 }

@@ -185,7 +185,8 @@ async fn one(engine: &str, count: usize) -> Result<Seen> {
     })
 }
 
-async fn next(offered: &mut Offered) -> Result<(JobId, Instant)> {
+/// The next offer.
+pub async fn next(offered: &mut Offered) -> Result<(JobId, Instant)> {
     let offer = tokio::time::timeout(LONG, offered.recv()).await;
     offer
         .context("a job is not claimed")?
@@ -196,7 +197,11 @@ type Offers = mpsc::UnboundedSender<(JobId, Instant)>;
 type Offered = mpsc::UnboundedReceiver<(JobId, Instant)>;
 
 /// Starts a worker for each token, and waits until all are welcome.
-async fn connect(farm: &Farm, tokens: Vec<String>, offers: &Offers) -> Result<JoinSet<Result<()>>> {
+pub async fn connect(
+    farm: &Farm,
+    tokens: Vec<String>,
+    offers: &Offers,
+) -> Result<JoinSet<Result<()>>> {
     let places = Arc::new(Semaphore::new(CONNECTING));
     let (welcome, mut welcomed) = mpsc::unbounded_channel();
     let mut workers = JoinSet::new();
