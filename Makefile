@@ -25,7 +25,7 @@ bindir ?= $(prefix)/bin
 mandir ?= $(prefix)/share/man
 datadir ?= $(prefix)/share
 
-.PHONY: help build demo serve ready test check fmt clippy deny doc shell bench bench-start bench-density soak fuzz man install clean
+.PHONY: help build demo serve ready test check fmt clippy deny doc shell bench bench-start bench-density bench-guests chaos chaos-broken soak fuzz man install clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -74,18 +74,22 @@ doc: ## does the documentation build without warnings?
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --workspace --all-features --no-deps --document-private-items --locked
 
 shell: ## shellcheck of the scripts, and whether Perl reads the guest's helper
-	shellcheck scripts/setup scripts/demo scripts/test-images scripts/count-tests .ci/run fuzz/run
+	shellcheck crates/kiln/tests/chaos/broken/run scripts/setup scripts/demo scripts/test-images scripts/count-tests .ci/run fuzz/run
 	shellcheck --exclude=SC1091,SC2034,SC2154 images/debian/genimg images/debian/guest-[dis]* images/debian/*/genimg
 	perl -cw images/debian/guest-agent
 
+# BENCH_DIR: where the JSON goes; cargo runs benchmarks in the crate's directory.
+bench: ## what the farm takes and how soon: tables, and JSON beside them; one of them with BENCH=logs
+	@scripts/setup build tests
+	BENCH_DIR=$(CURDIR) cargo bench --locked -p kiln --features testing --bench farm -- $(BENCH)
+
 bench-start: ## how long to the first task's output, by the seed's way and by all of ours (BENCH_ROUNDS)
-	@$(MAKE) bench BENCH=start
+	@$(MAKE) bench-guests BENCH=start
 
 bench-density: ## what guests cost: memory, disk, many at once, the jail, the network's path
-	@$(MAKE) bench BENCH=density
+	@$(MAKE) bench-guests BENCH=density
 
-# BENCH_DIR: where the JSON goes; cargo runs benchmarks in the crate's directory.
-bench:
+bench-guests:
 	@scripts/setup build run images tests
 	cargo build --release --locked
 	@scripts/test-images $(KILN) $(KILN_TEST_IMAGES)
@@ -97,6 +101,16 @@ soak: ## start and end a thousand guests, and a hundred in tens; nothing may gro
 	@scripts/test-images $(KILN) $(KILN_TEST_IMAGES)
 	SOAK_GUESTS=$${SOAK_GUESTS:-1000} SOAK_PARALLEL=$${SOAK_PARALLEL:-100} \
 		cargo test --release --locked -p kiln --test soak -- --nocapture
+
+chaos: ## a farm under faults: 10 seeds, 20,000 jobs, 500 faults; what it promised is checked (CHAOS_SEED, CHAOS_SEEDS, CHAOS_JOBS, CHAOS_FAULTS)
+	@scripts/setup build run tests
+	CHAOS_SEEDS=$${CHAOS_SEEDS:-10} CHAOS_JOBS=$${CHAOS_JOBS:-2000} CHAOS_FAULTS=$${CHAOS_FAULTS:-50} \
+		CHAOS_SECONDS=$${CHAOS_SECONDS:-240} CHAOS_OWNERS=$${CHAOS_OWNERS:-40} \
+		cargo test --locked -p kiln --features testing --test chaos
+
+chaos-broken: ## break one promise of the farm after the other on purpose, in a copy, and see that `make chaos` finds it
+	@scripts/setup build run tests
+	crates/kiln/tests/chaos/broken/run
 
 fuzz: ## run each fuzzer for FUZZ_SECONDS: manifests, sources, the bytes of guests, QEMU and images
 	@scripts/setup build fuzz

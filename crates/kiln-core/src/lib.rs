@@ -12,3 +12,5 @@ pub mod image_config;
 pub mod job;
 pub mod manifest;
 pub mod suggest;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -17,7 +17,9 @@
 
 mod counted;
 mod directory;
+pub mod frames;
 mod index;
+mod packed;
 mod room;
 mod s3;
 mod table;
@@ -259,6 +261,32 @@ impl Objects {
         match &*self.backend {
             Backend::Directory(directory) => directory.read(log, from, to).await,
             Backend::S3(s3) => s3.read(log, from, to).await,
+        }
+    }
+
+    /// Where to begin to read for this line, from 1: a byte, and the number of the line that it
+    /// is of, which is not behind it. A packed log has an index for that; others are read
+    /// from their begin.
+    ///
+    /// # Errors
+    /// When the disk fails, or the name can't be one.
+    pub async fn seek_line(&self, log: &LogName, line: u64) -> io::Result<(u64, u64)> {
+        match &*self.backend {
+            Backend::Directory(directory) => directory.seek_line(log, line).await,
+            Backend::S3(_) => Ok((0, 1)),
+        }
+    }
+
+    /// Packs a log to which nothing will be added any more, if that makes it smaller. Who
+    /// reads it meanwhile, or after a crash at any point, reads the same. Gives how many bytes it
+    /// takes then; to pack it again does no harm. In an object store it stays as it is.
+    ///
+    /// # Errors
+    /// When the disk fails; then it is as it was.
+    pub async fn pack(&self, log: &LogName) -> io::Result<u64> {
+        match &*self.backend {
+            Backend::Directory(directory) => directory.pack(log).await,
+            Backend::S3(s3) => s3.stored(log).await,
         }
     }
 

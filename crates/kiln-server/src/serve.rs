@@ -1,6 +1,7 @@
 //! Connections and the life of a server.
 //!
-//! A server ends in this order: it takes no more connections, requests in flight end, and
+//! A server ends in this order: it says that it is not ready, so that a proxy before it
+//! sends nobody here any more; it takes no more connections, requests in flight end, and
 //! so do its passes; workers' sockets are closed with a word, for their leases go on. What
 //! takes longer than [`GRACE`] is cut: whoever sent it sends it again, for all that workers
 //! send may be sent twice.
@@ -9,9 +10,13 @@ mod accept;
 mod health;
 mod slow;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use axum::Router;
+use axum::{Router, response::Response};
+use http::{HeaderValue, StatusCode, header};
 use kiln_objects::Objects;
 use kiln_store::Store;
 use tokio::{
@@ -27,6 +32,8 @@ use crate::{
     state::{Shared, State},
 };
 
+/// In how many seconds to ask again what can't be served now.
+const AGAIN: HeaderValue = HeaderValue::from_static("5");
 /// How long requests in flight may take when a server ends.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -53,6 +60,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Says from now on that it is not ready. Else nothing changes.
+    pub fn leave(&self) {
+        self.state.leaving.store(true, Ordering::Release);
+    }
+
     /// Takes no more connections, lets requests in flight end (at most 10 s), and ends.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
@@ -101,4 +113,14 @@ fn routes(state: &Shared) -> Router {
         .with_state(Arc::clone(state))
         .merge(crate::graphql::router(state))
         .merge(crate::web::router(state))
+        .layer(axum::middleware::map_response(when_again))
+}
+
+/// Who is told that the farm's storage does not answer is told when to ask again.
+async fn when_again(mut response: Response) -> Response {
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        let again = response.headers_mut().entry(header::RETRY_AFTER);
+        again.or_insert(AGAIN);
+    }
+    response
 }

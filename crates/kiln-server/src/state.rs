@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 use kiln_core::farm::{SessionId, WorkerId};
@@ -10,7 +10,7 @@ use kiln_objects::Objects;
 use kiln_store::Store;
 use tokio::sync::{oneshot, watch};
 
-use crate::{Config, background::Reception, hints::Hints, metrics::Metrics};
+use crate::{Config, app::health::Health, background::Reception, hints::Hints, metrics::Metrics};
 
 /// What all requests share.
 #[derive(Debug)]
@@ -24,6 +24,10 @@ pub(crate) struct State {
     pub(crate) reception: Reception,
     /// True once the server ends: answers without an end of their own end then.
     pub(crate) stopping: watch::Receiver<bool>,
+    /// What was missing last.
+    pub(crate) health: Health,
+    /// True once the server is about to end: it serves as before, and is not ready.
+    pub(crate) leaving: AtomicBool,
     /// WebSockets, which outlive their connections' requests.
     pub(crate) sockets: Sockets,
     /// The one socket of each session that speaks for it.
@@ -48,6 +52,8 @@ impl State {
             metrics: Metrics::default(),
             reception: Reception::default(),
             stopping,
+            health: Health::default(),
+            leaving: AtomicBool::new(false),
             sockets: Sockets::default(),
             voices: Voices::default(),
         }

@@ -31,11 +31,13 @@ impl Engine {
                 "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; \
                  PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
             }
-            // A server that freezes in the middle of a transaction must not stop the
-            // others for long.
+            // A server that freezes, or is cut off, in the middle of a transaction must
+            // not stop the others for long.
             Self::Postgres => {
                 "SET lock_timeout = '20s'; SET statement_timeout = '60s'; \
                  SET idle_in_transaction_session_timeout = '15s'; \
+                 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; \
+                 SET tcp_keepalives_count = 3; SET tcp_user_timeout = 20000; \
                  SET default_transaction_isolation = 'read committed'; \
                  SET synchronous_commit = on;"
             }
@@ -99,6 +101,33 @@ impl Engine {
     pub(crate) fn again(error: &dyn DatabaseError) -> bool {
         // Serialization failure, deadlock; SQLITE_BUSY_SNAPSHOT.
         matches!(error.code().as_deref(), Some("40001" | "40P01" | "517"))
+    }
+
+    /// Whether there is this table, as a number.
+    pub(crate) fn has_table(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
+            Self::Postgres => "SELECT CAST(COUNT(to_regclass($1)) AS BIGINT)",
+        }
+    }
+
+    /// Whether a database that can't be opened for this reason may come by itself.
+    pub(crate) fn may_come(self, error: &sqlx::Error) -> bool {
+        match error {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => self == Self::Postgres,
+            // It starts, stops or recovers; it has no room for another connection.
+            sqlx::Error::Database(error) => matches!(
+                error.code().as_deref(),
+                Some("57P01" | "57P02" | "57P03" | "53300")
+            ),
+            _ => false,
+        }
+    }
+
+    /// Whether the role may not do that.
+    pub(crate) fn forbidden(error: &sqlx::Error) -> bool {
+        let error = error.as_database_error();
+        error.is_some_and(|error| error.code().as_deref() == Some("42501"))
     }
 
     /// Whether a text can't be stored: PostgreSQL has no NUL in texts.

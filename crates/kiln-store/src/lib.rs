@@ -9,6 +9,8 @@
 //!   moves.rs      the only place that writes a job's or a task's status
 //! tx.rs           a transaction: one writer at a time, the database's clock
 //! rows.rs         rows ↔ model.rs
+//! pool.rs         connections, and how long anybody waits for one
+//! breaker.rs      whether the database is there
 //! dialect.rs      SQLite, PostgreSQL
 //! ```
 //!
@@ -18,11 +20,13 @@
 //! lock the rows that they decide by. A commit is on disk before the
 //! operation returns.
 
+mod breaker;
 mod dialect;
 mod migrate;
 pub mod model;
 mod open;
 mod ops;
+mod pool;
 mod rows;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -31,10 +35,12 @@ mod tx;
 
 use std::sync::Arc;
 
-use sqlx::AnyPool;
 use tokio::sync::Mutex;
 
+pub use open::CONNECTIONS;
+
 use dialect::Engine;
+use pool::Pool;
 
 /// Where the state is.
 #[derive(Debug, Clone)]
@@ -48,7 +54,7 @@ pub struct Config {
 /// The farm's state. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: AnyPool,
+    pool: Pool,
     engine: Engine,
     /// Writers of this process queue here, in order, where the database would let
     /// them poll.
@@ -74,8 +80,14 @@ pub enum StoreError {
 
 /// Why a store can't be opened. The text says what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenError(pub String);
+pub enum OpenError {
+    /// The database does not answer, or is just starting: later it may.
+    #[error("{0}")]
+    Away(String),
+    /// Nothing changes that by itself.
+    #[error("{0}")]
+    Wrong(String),
+}
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {

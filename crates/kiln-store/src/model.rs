@@ -2,8 +2,8 @@
 
 use kiln_core::{
     farm::{
-        ArtifactId, Fence, Grants, GroupId, JobId, Labels, Requirements, SessionId, TaskId,
-        TokenId, UserId, Visibility, WorkerId,
+        ArtifactId, Fence, Grants, GroupId, JobId, Labels, LogName, Requirements, SessionId,
+        TaskId, TokenId, UserId, Visibility, WorkerId,
     },
     job::{JobStatus, TaskStatus},
 };
@@ -17,6 +17,11 @@ pub struct Moment(pub i64);
 /// SHA-256 of a token. The token itself is stored nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenHash(pub [u8; 32]);
+
+/// Which of a session's sockets speaks for it. Each hello of the session is given
+/// another one, on whichever server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Voice(pub i64);
 
 /// A person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,6 +190,8 @@ pub struct Job {
     pub worker: Option<String>,
     /// The version of the image that the last attempt ran.
     pub image_digest: Option<String>,
+    /// When its logs were removed, its tasks' too.
+    pub logs_removed: Option<Moment>,
 }
 
 /// A task of a job.
@@ -495,4 +502,44 @@ pub enum When {
     Empty,
     /// Of those in which something is.
     Begun,
+}
+
+/// A job that has ended, and the logs that it may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The job.
+    pub job: JobId,
+    /// When.
+    pub ended: Moment,
+    /// Its own, and those of the tasks that ran.
+    pub logs: Vec<LogName>,
+}
+
+/// A job whose logs were packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed {
+    /// The job.
+    pub job: JobId,
+    /// How many bytes its logs take.
+    pub logs: u64,
+}
+
+/// What ended jobs keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum What {
+    /// All artifacts of a job.
+    Artifacts,
+    /// All its logs.
+    Logs,
+}
+
+/// What is to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// Whose.
+    pub job: JobId,
+    /// What.
+    pub what: What,
+    /// The objects that go with it, or the begins of their keys.
+    pub objects: Vec<String>,
 }

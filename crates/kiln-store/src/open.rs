@@ -1,18 +1,23 @@
 //! Opening a store, and copying it.
 
-use std::{os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr as _, sync::Arc};
 
 use sqlx::{
-    AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Executor as _, any::AnyPoolOptions,
+    AnyConnection, AssertSqlSafe, Connection as _, Executor as _,
+    any::{AnyConnectOptions, AnyPoolOptions},
 };
 use tokio::sync::Mutex;
 
-use crate::{Config, OpenError, Store, StoreError, dialect::Engine, migrate};
+use crate::{
+    Config, OpenError, Store, StoreError,
+    dialect::Engine,
+    migrate,
+    pool::{ACQUIRE, Pool},
+};
 
-/// Connections of one server. Each waits for the disk most of the time.
-const CONNECTIONS: u32 = 16;
-/// How long to wait for a connection, a free one or a new one.
-const ACQUIRE: Duration = Duration::from_secs(15);
+/// Connections of one server, unless told otherwise. Each waits for the disk most of the
+/// time.
+pub const CONNECTIONS: u32 = 16;
 
 impl Store {
     /// Opens it, and brings the schema up to date if told to.
@@ -21,14 +26,22 @@ impl Store {
     /// When it can't be reached, when it is a newer kiln's, or when it is an older
     /// one's and may not be changed.
     pub async fn open(config: &Config) -> Result<Self, OpenError> {
+        Self::open_with(config, CONNECTIONS).await
+    }
+
+    /// The same, with so many connections at the most.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with(config: &Config, connections: u32) -> Result<Self, OpenError> {
         sqlx::any::install_default_drivers();
         let engine = Engine::of(&config.url).ok_or_else(|| {
-            OpenError(
+            OpenError::Wrong(
                 "the database is no URL that kiln knows; write sqlite:///path/to/file or postgres://user@host/name"
                     .into(),
             )
         })?;
-        let pool = connect(engine, config).await?;
+        let pool = connect(engine, config, connections).await?;
         let store = Self {
             pool,
             engine,
@@ -84,7 +97,7 @@ fn private(path: &Path) -> std::io::Result<std::fs::File> {
         .open(path)
 }
 
-async fn connect(engine: Engine, config: &Config) -> Result<AnyPool, OpenError> {
+async fn connect(engine: Engine, config: &Config, connections: u32) -> Result<Pool, OpenError> {
     let memory = engine == Engine::Sqlite && config.url.contains(":memory:");
     let options = AnyPoolOptions::new()
         .acquire_timeout(ACQUIRE)
@@ -111,25 +124,44 @@ async fn connect(engine: Engine, config: &Config) -> Result<AnyPool, OpenError> 
             .max_lifetime(None)
             .test_before_acquire(false)
     } else {
-        options.max_connections(CONNECTIONS)
+        options.max_connections(connections)
     };
-    let url = url(engine, config, memory);
+    let how = AnyConnectOptions::from_str(&url(engine, config, memory));
+    let how = how.map_err(|error| failed(engine, config, &error))?;
     let opening = async {
         // A pool tries for long and then tells only that it did.
-        let mut first = AnyConnection::connect(&url).await?;
+        let mut first = AnyConnection::connect_with(&how).await?;
         first.execute(sqlx::raw_sql(engine.settings())).await?;
-        first.close().await?;
-        options.connect(&url).await
+        first.close().await
     };
-    // PostgreSQL's may have a password.
-    let which = match engine {
-        Engine::Sqlite => config.url.as_str(),
-        Engine::Postgres => "in PostgreSQL",
-    };
-    let failed = |why: String| OpenError(format!("the database {which} can't be opened: {why}"));
     match tokio::time::timeout(ACQUIRE, opening).await {
-        Ok(opened) => opened.map_err(|error| failed(error.to_string())),
-        Err(_) => Err(failed(format!("no answer in {} s", ACQUIRE.as_secs()))),
+        Ok(Ok(())) => Ok(Pool::new(engine, options, how)),
+        Ok(Err(error)) => Err(failed(engine, config, &error)),
+        Err(_) => Err(OpenError::Away(format!(
+            "the database {} does not answer within {} s",
+            which(engine, config),
+            ACQUIRE.as_secs()
+        ))),
+    }
+}
+
+/// What is said of a database: a URL of PostgreSQL's may have a password.
+fn which(engine: Engine, config: &Config) -> &str {
+    match engine {
+        Engine::Sqlite => &config.url,
+        Engine::Postgres => "in PostgreSQL",
+    }
+}
+
+fn failed(engine: Engine, config: &Config, error: &sqlx::Error) -> OpenError {
+    let text = format!(
+        "the database {} can't be opened: {error}",
+        which(engine, config)
+    );
+    if engine.may_come(error) {
+        OpenError::Away(text)
+    } else {
+        OpenError::Wrong(text)
     }
 }
 

@@ -27,7 +27,8 @@ macro_rules! listed_columns {
     () => {
         "j.id, j.owner_id, j.group_id, j.status, j.priority, j.visibility, j.tags, \
          j.note, j.secrets, j.deadline_seconds, j.created, j.updated, j.queued, j.started, \
-         j.ended, j.reason, j.attempts, j.image_digest, c.requirements, w.name AS worker"
+         j.ended, j.reason, j.attempts, j.image_digest, j.logs_removed, c.requirements, \
+         w.name AS worker"
     };
 }
 pub(crate) use listed_columns;
@@ -235,6 +236,7 @@ pub(crate) fn listed_job(row: &AnyRow) -> Read<Job> {
         attempts: number(row, "attempts")?,
         worker: row.try_get("worker")?,
         image_digest: row.try_get("image_digest")?,
+        logs_removed: optional_moment(row, "logs_removed")?,
     })
 }
 

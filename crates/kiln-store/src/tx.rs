@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use sqlx::{Any, AnyConnection, Executor as _, Transaction};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::{Store, StoreError, dialect::Engine, model::Moment};
+use crate::{Store, StoreError, dialect::Engine, model::Moment, pool::WRITE};
 
 /// How often a transaction is done again that fell victim to another.
 const AGAIN: u32 = 8;
@@ -36,7 +36,7 @@ impl Store {
     }
 
     async fn begin(&self, turn: Option<OwnedMutexGuard<()>>) -> Result<Tx, StoreError> {
-        let mut inner = self.pool.begin_with(self.engine.begin()).await?;
+        let mut inner = self.pool.begin(self.engine.begin()).await?;
         if let Some(lock) = self.engine.only_writer().filter(|_| turn.is_some()) {
             inner.execute(lock).await?;
         }
@@ -48,6 +48,35 @@ impl Store {
             now: Moment(now),
             _turn: turn,
         })
+    }
+}
+
+impl Store {
+    /// What a transaction comes to, unless that takes too long: then it is undone, if
+    /// the database hears of it, or has been done.
+    pub(crate) async fn in_time<T>(
+        &self,
+        transaction: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let done = tokio::time::timeout(self.pool.limit(WRITE), transaction).await;
+        let done = done.unwrap_or_else(|late| {
+            let late = std::io::Error::new(std::io::ErrorKind::TimedOut, late);
+            Err(sqlx::Error::Io(late).into())
+        });
+        if let Err(error) = &done
+            && let Some(sqlx::Error::Io(_)) = cause(error)
+        {
+            self.pool.broke();
+        }
+        done
+    }
+}
+
+/// What of the database's driver is behind an error.
+fn cause(error: &StoreError) -> Option<&sqlx::Error> {
+    match error {
+        StoreError::Unavailable(source) => source.downcast_ref(),
+        _ => None,
     }
 }
 
@@ -73,12 +102,7 @@ impl DerefMut for Tx {
 
 /// Whether to do a transaction again, for the `count`th time, after this error.
 pub(crate) fn again(error: &StoreError, count: u32) -> bool {
-    let StoreError::Unavailable(source) = error else {
-        return false;
-    };
-    let database = source
-        .downcast_ref::<sqlx::Error>()
-        .and_then(sqlx::Error::as_database_error);
+    let database = cause(error).and_then(sqlx::Error::as_database_error);
     count < AGAIN && database.is_some_and(Engine::again)
 }
 
@@ -92,14 +116,14 @@ macro_rules! write {
     ($store:expr, $begin:ident, |$tx:ident| $body:expr) => {{
         let mut count = 0;
         loop {
-            let done: Result<_, $crate::StoreError> = async {
+            let done = async {
                 let mut owned = $store.$begin().await?;
                 let $tx = &mut owned;
                 let value = $body;
                 owned.commit().await?;
                 Ok(value)
-            }
-            .await;
+            };
+            let done = $store.in_time(done).await;
             match done {
                 Err(error) if $crate::tx::again(&error, count) => count += 1,
                 done => break done,

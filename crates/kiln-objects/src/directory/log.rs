@@ -6,16 +6,26 @@ use std::{
     os::unix::fs::FileExt,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncSeekExt as _},
+    sync::{Mutex, OwnedMutexGuard, watch},
+};
 
-use super::disk;
-use crate::{AppendError, table::Watched};
+use super::{disk, pack};
+use crate::{
+    AppendError, Reader,
+    packed::{Packed, ReadAt},
+    table::Watched,
+};
+
+/// A log that is smaller stays as it is: a file takes no less room.
+const SMALL: u64 = 4096;
 
 /// What is compared at once with what is there already.
 const COMPARED: usize = 64 << 10;
@@ -30,6 +40,8 @@ pub(crate) struct Log {
     stored: watch::Sender<u64>,
     /// Whether `stored` is known: the file was looked at.
     loaded: AtomicBool,
+    /// Once it is packed, and grows no more.
+    packed: OnceLock<Packed>,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +58,37 @@ impl Log {
             state: Arc::default(),
             stored: watch::Sender::new(0),
             loaded: AtomicBool::new(false),
+            packed: OnceLock::new(),
         }
+    }
+
+    /// The file of the packed log.
+    fn packed_path(&self) -> PathBuf {
+        self.path.with_extension("zst")
+    }
+
+    /// Reads bytes [from, to), which are stored.
+    pub(crate) async fn read(&self, from: u64, to: u64) -> io::Result<Reader> {
+        if let Some(packed) = self.packed.get() {
+            return Ok(packed.read(from, to));
+        }
+        match tokio::fs::File::open(&self.path).await {
+            Ok(mut file) => {
+                file.seek(io::SeekFrom::Start(from)).await?;
+                Ok(Box::new(file.take(to - from)))
+            }
+            // It was packed in between.
+            Err(error) => match self.packed.get() {
+                Some(packed) => Ok(packed.read(from, to)),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// Where to begin to read for a line: see [`crate::Objects::seek_line`].
+    pub(crate) fn seek_line(&self, line: u64) -> (u64, u64) {
+        let packed = self.packed.get();
+        packed.map_or((0, 1), |packed| packed.index.seek_line(line))
     }
 
     /// Where it ends, if its file was looked at already.
@@ -65,11 +107,16 @@ impl Log {
         if locked.log.known().is_some() {
             return Ok(locked);
         }
-        disk::blocking(move || {
+        let locked = disk::blocking(move || {
             locked.load()?;
-            Ok(locked)
-        })
-        .await
+            Ok::<_, io::Error>(locked)
+        });
+        let locked = locked.await?;
+        if locked.state.file.is_none() {
+            locked.load_packed().await?;
+        }
+        locked.log.loaded.store(true, Ordering::Release);
+        Ok(locked)
     }
 }
 
@@ -124,8 +171,63 @@ impl LockedLog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        self.log.loaded.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Looks for the packed log, when there is no other.
+    async fn load_packed(&self) -> io::Result<()> {
+        let file = match tokio::fs::File::open(self.log.packed_path()).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let length = file.metadata().await?.len();
+        let bytes: Arc<dyn ReadAt> = Arc::new(Arc::new(file.into_std().await));
+        let packed = Packed::open(bytes, length).await?;
+        self.log.stored.send_replace(packed.index.text());
+        // Nobody else can have set it: this has the lock.
+        let _ = self.log.packed.set(packed);
+        Ok(())
+    }
+
+    /// Packs it, by way of the file `aside`, if that makes it smaller. Gives how many bytes it
+    /// takes then. Nothing can be added to it any more.
+    ///
+    /// # Errors
+    /// When the disk fails; then it is as it was.
+    pub(crate) async fn pack(mut self, aside: PathBuf) -> io::Result<u64> {
+        if let Some(packed) = self.log.packed.get() {
+            return Ok(packed.length);
+        }
+        let stored = self.stored();
+        if stored < SMALL {
+            return Ok(stored);
+        }
+        let locked = disk::blocking(move || {
+            let Some(file) = &mut self.state.file else {
+                return Err(io::ErrorKind::NotFound.into());
+            };
+            let written = pack::write(file, stored, &aside)
+                .and_then(|_| pack::put(&self.log.root, &aside, &self.log.packed_path()));
+            if written.is_err() {
+                // What stays is removed at the next opening.
+                let _ = std::fs::remove_file(&aside);
+            }
+            written.map(|()| self)
+        });
+        let mut locked = locked.await?;
+        // Who reads from here on finds it before the other one is gone.
+        locked.load_packed().await?;
+        locked.state.file = None;
+        disk::blocking(move || {
+            std::fs::remove_file(&locked.log.path)?;
+            Ok(locked
+                .log
+                .packed
+                .get()
+                .map_or(stored, |packed| packed.length))
+        })
+        .await
     }
 
     fn append_at(&mut self, offset: u64, bytes: &[u8]) -> Result<u64, AppendError> {
@@ -141,12 +243,16 @@ impl LockedLog {
         if new.is_empty() {
             return Ok(stored);
         }
+        if self.log.packed.get().is_some() {
+            return Err(AppendError::Offset { stored });
+        }
         Ok(self.add(new)?)
     }
 
     /// Whether these bytes are there.
     fn has(&self, mut offset: u64, bytes: &[u8]) -> io::Result<bool> {
         let Some(file) = &self.state.file else {
+            // Of a packed one only that is known which was acknowledged before.
             return Ok(bytes.is_empty());
         };
         let mut buffer = [0; COMPARED];
@@ -173,6 +279,11 @@ impl LockedLog {
     }
 
     fn add(&mut self, bytes: &[u8]) -> io::Result<u64> {
+        if self.log.packed.get().is_some() {
+            return Err(io::Error::other(
+                "the log was packed: nothing is added to it",
+            ));
+        }
         let stored = self.stored();
         let file = self.file()?;
         let written = file

@@ -2,19 +2,21 @@
 //!
 //! ```text
 //! objects/
-//!     logs/<job / 1000>/<job>/log
+//!     logs/<job / 1000>/<job>/log           log.zst once it is packed
 //!     logs/<job / 1000>/<job>/tasks/<task>/log
 //!     artifacts/<job / 1000>/<job>/<index>
 //!     incoming/                             uploads that have not ended
 //! ```
 //!
 //! What a crash left of a log beyond the last acknowledged byte counts as stored once it is
-//! fsynced, when the log is next looked at. An artifact comes into `incoming/` and is renamed
+//! fsynced, when the log is next looked at. A packed log ([`crate::frames`]) takes the place of the
+//! log when nothing is added any more; where both are there, the log counts. An artifact comes into `incoming/` and is renamed
 //! when it is on disk.
 
 mod artifact;
-mod disk;
+pub(crate) mod disk;
 mod log;
+mod pack;
 
 use std::{
     io,
@@ -120,7 +122,17 @@ impl Directory {
         if from >= end {
             return Ok(Box::new(tokio::io::empty()));
         }
-        part(File::open(self.log_path(log)?).await?, from, end).await
+        self.entry(log)?.read(from, end).await
+    }
+
+    pub(crate) async fn seek_line(&self, log: &LogName, line: u64) -> io::Result<(u64, u64)> {
+        self.stored(log).await?;
+        Ok(self.entry(log)?.seek_line(line))
+    }
+
+    pub(crate) async fn pack(&self, log: &LogName) -> io::Result<u64> {
+        let locked = self.entry(log)?.lock().await?;
+        locked.pack(self.incoming()).await
     }
 
     pub(crate) fn watch(&self, log: &LogName) -> watch::Receiver<u64> {

@@ -5,7 +5,9 @@
 mod artifacts;
 mod directory;
 mod faults;
+mod frames;
 mod logs;
+mod packed;
 mod place;
 mod proxy;
 mod s3;

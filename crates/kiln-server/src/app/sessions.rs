@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use kiln_core::farm::{Fence, SessionId};
 use kiln_store::{
     StoreError,
-    model::{Hello, Lease, SessionState, TokenHash, Worker},
+    model::{Hello, Lease, SessionState, TokenHash, Voice, Worker},
 };
 use kiln_wire::message::{FromServer, Offer, Recipe};
 
@@ -16,6 +16,8 @@ use crate::{state::State, urls};
 #[derive(Debug)]
 pub(crate) struct Told {
     session: SessionId,
+    /// By which it is told.
+    voice: Voice,
     /// The leases of which it knows.
     known: HashSet<Fence>,
 }
@@ -37,10 +39,11 @@ pub(crate) async fn hello(
     worker: &Worker,
     hello: &Hello,
 ) -> Result<(Told, Vec<Fence>), StoreError> {
-    let lost = state.store.hello(worker.id, hello).await?;
+    let (lost, voice) = state.store.hello_by_voice(worker.id, hello).await?;
     let known = hello.leases.iter().copied();
     let told = Told {
         session: hello.session.clone(),
+        voice,
         known: known.filter(|fence| !lost.contains(fence)).collect(),
     };
     look_at_slots(state);
@@ -100,6 +103,7 @@ impl Told {
     ///
     /// # Errors
     /// When the database fails; then there is more to tell the next time.
+    /// [`StoreError::Conflict`] when another voice tells the session, here or at another server.
     pub(crate) async fn news(&mut self, state: &State) -> Result<Vec<FromServer>, StoreError> {
         let leases = state.store.leases(&self.session).await?;
         let there: HashSet<Fence> = leases.iter().map(|lease| lease.fence).collect();
@@ -116,10 +120,11 @@ impl Told {
             if self.known.contains(&fence) {
                 continue;
             }
-            match offer(state, lease).await {
+            match offer(state, lease, self.voice).await {
                 Ok(offer) => news.push(FromServer::Offer(Box::new(offer))),
                 // It ended meanwhile.
                 Err(StoreError::LeaseLost) => continue,
+                Err(elsewhere @ StoreError::Conflict(_)) => return Err(elsewhere),
                 Err(error) => {
                     tracing::warn!(%fence, "no offer of lease {fence} yet: {error}");
                     continue;
@@ -133,10 +138,11 @@ impl Told {
 
 /// What a worker needs for a job. Each offer of a lease has a new token; the one
 /// before it is worth nothing any more, for its worker never got it or lost it.
-async fn offer(state: &State, lease: Lease) -> Result<Offer, StoreError> {
+async fn offer(state: &State, lease: Lease, voice: Voice) -> Result<Offer, StoreError> {
     let (token, hash) =
         token::make(token::Kind::Job).map_err(|error| StoreError::Unavailable(error.into()))?;
-    state.store.set_lease_token(lease.fence, hash).await?;
+    let kept = state.store.set_offers_token(lease.fence, hash, voice);
+    kept.await?;
     let job = lease.job;
     let text = state.store.manifest(job.id).await?;
     let origin = &state.config.origin;

@@ -249,6 +249,7 @@ async fn talk(socket: &mut Socket, state: &Shared, caller: &Caller, session: &mu
 async fn tell(socket: &mut Socket, state: &Shared, session: &mut Session) -> Result<(), End> {
     let news = match session.told.news(state).await {
         Ok(news) => news,
+        Err(StoreError::Conflict(_)) => return Err(End::Elsewhere),
         Err(error) => {
             tracing::debug!("a worker's leases can't be looked at: {error}");
             return Ok(());

@@ -2,8 +2,10 @@
 
 mod assign;
 mod chunks;
+mod garbage;
 mod groups;
 mod jobs;
+mod keep;
 mod moves;
 mod reap;
 mod reports;

@@ -10,7 +10,7 @@ use sqlx::Row as _;
 use super::moves::{self, Outcome};
 use crate::{
     Store, StoreError,
-    model::{Changed, LeaseKey, Moment, NewArtifact, TokenHash},
+    model::{Changed, LeaseKey, Moment, NewArtifact, TokenHash, Voice},
     rows,
     tx::{Tx, write},
 };
@@ -39,6 +39,39 @@ impl Store {
             if kept.rows_affected() == 0 {
                 return Err(StoreError::LeaseLost);
             }
+        })
+    }
+
+    /// The same for a lease that this voice of its session offers. Another voice's
+    /// offer came later, and its token stays.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`]; [`StoreError::Conflict`] when another voice speaks now.
+    pub async fn set_offers_token(
+        &self,
+        fence: Fence,
+        hash: TokenHash,
+        voice: Voice,
+    ) -> Result<(), StoreError> {
+        write!(self, |tx| {
+            let row = sqlx::query(
+                "SELECT s.voice FROM attempts a JOIN sessions s ON s.id = a.session_id
+                 WHERE a.id = $1 AND a.ended IS NULL",
+            )
+            .bind(fence.0)
+            .fetch_optional(&mut **tx)
+            .await?
+            .ok_or(StoreError::LeaseLost)?;
+            if row.try_get::<i64, _>("voice")? != voice.0 {
+                return Err(StoreError::Conflict(
+                    "this session has another socket".into(),
+                ));
+            }
+            sqlx::query("UPDATE attempts SET token = $2 WHERE id = $1")
+                .bind(fence.0)
+                .bind(rows::hex(hash))
+                .execute(&mut **tx)
+                .await?;
         })
     }
 

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 
 use crate::{
     Store, StoreError,
-    model::{Changed, Hello, KnownImage, Lease, LeaseKey, Moment, Session, SessionState},
+    model::{Changed, Hello, KnownImage, Lease, LeaseKey, Moment, Session, SessionState, Voice},
     rows::{self, job_columns, job_tables, listed_columns},
     tx::{Tx, write},
 };
@@ -22,6 +22,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Conflict`] when the session is another worker's, or has ended.
     pub async fn hello(&self, worker: WorkerId, session: &Hello) -> Result<Vec<Fence>, StoreError> {
+        let (lost, _) = self.hello_by_voice(worker, session).await?;
+        Ok(lost)
+    }
+
+    /// The same; gives also the voice that speaks for the session from now on, instead of
+    /// any before it.
+    ///
+    /// # Errors
+    /// As [`Self::hello`].
+    pub async fn hello_by_voice(
+        &self,
+        worker: WorkerId,
+        session: &Hello,
+    ) -> Result<(Vec<Fence>, Voice), StoreError> {
         write!(self, |tx| {
             let before = sqlx::query("SELECT worker_id, ended FROM sessions WHERE id = $1")
                 .bind(session.session.as_str())
@@ -35,9 +49,10 @@ impl Store {
                     ));
                 }
             }
-            greet(tx, worker, session).await?;
+            let voice = greet(tx, worker, session).await?;
             write_state(tx, &session.session, &session.state).await?;
-            renew(tx, &session.session, &session.leases).await?
+            let lost = renew(tx, &session.session, &session.leases).await?;
+            (lost, voice)
         })
     }
 
@@ -218,20 +233,21 @@ impl Store {
     }
 }
 
-async fn greet(tx: &mut Tx, worker: WorkerId, hello: &Hello) -> Result<(), StoreError> {
-    sqlx::query(
+async fn greet(tx: &mut Tx, worker: WorkerId, hello: &Hello) -> Result<Voice, StoreError> {
+    let voice = sqlx::query_scalar(
         "INSERT INTO sessions (id, worker_id, version, started, seen, slots, capacity, labels, mood)
          VALUES ($1, $2, $3, $4, $4, $5, 0, '', 'ready')
-         ON CONFLICT (id) DO UPDATE SET version = $3, slots = $5",
+         ON CONFLICT (id) DO UPDATE SET version = $3, slots = $5, voice = sessions.voice + 1
+         RETURNING voice",
     )
     .bind(hello.session.as_str())
     .bind(i64::from(worker.0))
     .bind(&hello.version)
     .bind(tx.now.0)
     .bind(i64::from(hello.slots))
-    .execute(&mut **tx)
+    .fetch_one(&mut **tx)
     .await?;
-    Ok(())
+    Ok(Voice(voice))
 }
 
 async fn write_state(

@@ -20,12 +20,23 @@ const MOMENTS: &[(&str, &[&str])] = &[
     ("job_groups", &["created"]),
     (
         "jobs",
-        &["created", "updated", "since", "queued", "started", "ended"],
+        &[
+            "created",
+            "updated",
+            "since",
+            "queued",
+            "started",
+            "ended",
+            "logs_removed",
+        ],
     ),
     ("tasks", &["created", "updated"]),
     ("attempts", &["granted", "expires", "begun", "ended"]),
     ("artifacts", &["created"]),
     ("outbox", &["created"]),
+    ("kept", &["ended"]),
+    ("garbage", &["due"]),
+    ("duties", &["until"]),
 ];
 
 /// What must be true of every farm at every moment: each statement finds what breaks
@@ -62,8 +73,11 @@ const RULES: &[(&str, &str)] = &[
     (
         "a job that has ended ended once, and its tasks have too",
         "SELECT j.id AS what FROM jobs j WHERE
-            (SELECT COUNT(*) FROM outbox o WHERE o.job_id = j.id AND o.kind = 'job-ended') <>
-            CASE WHEN j.status IN ('pending', 'queued', 'running') THEN 0 ELSE 1 END
+            (SELECT COUNT(*) FROM outbox o WHERE o.job_id = j.id AND o.kind = 'job-ended') NOT IN
+            -- Old events are removed.
+            (CASE WHEN j.status IN ('pending', 'queued', 'running') THEN 0 ELSE 1 END,
+             CASE WHEN j.ended < COALESCE((SELECT MIN(created) FROM outbox), j.ended + 1)
+                THEN 0 ELSE 1 END)
             OR (j.ended IS NULL) <> (j.status IN ('pending', 'queued', 'running'))
             OR (j.ended IS NOT NULL AND EXISTS (SELECT 1 FROM tasks t WHERE t.job_id = j.id
                 AND t.status IN ('pending', 'running')))",
@@ -72,6 +86,23 @@ const RULES: &[(&str, &str)] = &[
         "a job that has begun is not tried again",
         "SELECT a.id AS what FROM attempts a WHERE a.begun IS NOT NULL AND EXISTS
             (SELECT 1 FROM attempts b WHERE b.job_id = a.job_id AND b.number > a.number)",
+    ),
+    (
+        "an owner keeps what ended jobs keep",
+        "SELECT u.id AS what FROM users u WHERE u.kept <>
+            (SELECT COALESCE(SUM(k.logs + k.artifacts), 0) FROM kept k WHERE k.owner_id = u.id)",
+    ),
+    (
+        "a job keeps the artifacts that are not removed",
+        "SELECT k.job_id AS what FROM kept k WHERE k.artifacts <>
+            (SELECT COALESCE(SUM(a.size), 0) FROM artifacts a
+             WHERE a.job_id = k.job_id AND a.pruned = 0)",
+    ),
+    (
+        "a job whose logs were removed keeps none",
+        "SELECT j.id AS what FROM jobs j WHERE j.logs_removed IS NOT NULL AND
+            (EXISTS (SELECT 1 FROM kept k WHERE k.job_id = j.id AND k.logs > 0)
+             OR EXISTS (SELECT 1 FROM logs l WHERE l.job_id = j.id))",
     ),
     (
         "no session has more leases than slots",

@@ -51,6 +51,22 @@ impl Farm {
         }
     }
 
+    /// On a store that is open already.
+    pub fn of(store: Store, config: Config) -> Self {
+        Self {
+            store,
+            config,
+            _dir: None,
+            numbers: AtomicU8::new(1),
+        }
+    }
+
+    /// A database in which nothing is.
+    pub async fn empty_database(&self) -> String {
+        let url = tokio::task::spawn_blocking(|| POSTGRES.database());
+        url.await.unwrap().expect("a database")
+    }
+
     pub async fn memory() -> Self {
         Self::at("sqlite::memory:".into(), None).await
     }

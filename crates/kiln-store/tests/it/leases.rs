@@ -4,7 +4,7 @@ use kiln_core::{
     farm::{Fence, JobId, limits},
     job::{JobStatus, TaskStatus},
 };
-use kiln_store::model::{LeaseKey, NewArtifact};
+use kiln_store::model::{Hello, LeaseKey, NewArtifact};
 
 use crate::farm::{Builder, Farm, is_conflict, is_lost, is_not_found, state};
 
@@ -319,6 +319,38 @@ pub async fn leases_of_a_worker_that_was_taken_back_run_out(farm: &Farm) {
     farm.renew(&alder, &[fence]).await;
     farm.pass(2).await;
     assert_eq!(farm.store.reap(true).await.unwrap().jobs, [job]);
+}
+
+pub async fn only_the_last_voice_of_a_session_makes_tokens_for_its_guests(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    let hello = || async {
+        let hello = Hello {
+            session: alder.session.clone(),
+            version: "1".into(),
+            slots: 1,
+            state: state(1),
+            leases: vec![],
+        };
+        let greeted = farm.store.hello_by_voice(alder.worker, &hello).await;
+        greeted.unwrap().1
+    };
+    let (old, new) = (hello().await, hello().await);
+    let (first, second) = (farm.hash(), farm.hash());
+    farm.store
+        .set_offers_token(fence, first, new)
+        .await
+        .unwrap();
+    assert!(is_conflict(
+        farm.store.set_offers_token(fence, second, old).await
+    ));
+    assert!(farm.store.job_token(first).await.unwrap().is_some());
+    farm.end(&alder, fence, JobStatus::Success).await;
+    assert!(is_lost(
+        farm.store.set_offers_token(fence, second, new).await
+    ));
 }
 
 pub async fn a_guests_token_is_for_its_job_while_the_lease_lives(farm: &Farm) {

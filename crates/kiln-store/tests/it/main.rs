@@ -3,13 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod chunks;
 mod farm;
 mod groups;
 mod jobs;
+mod keep;
 mod leases;
 mod open;
+mod outages;
 mod people;
 mod queue;
+mod roles;
 mod storm;
 
 /// One list of tests, run on every engine.
@@ -56,6 +60,15 @@ on_every_engine! {
         sources_artifacts_and_the_image_are_kept,
         the_largest_texts_and_strange_characters_come_back_as_they_were,
     ;
+    chunks:
+        a_log_has_its_first_line_with_the_job_that_runs,
+        a_piece_is_added_where_the_log_ends_and_nowhere_else,
+        a_line_is_one_of_its_own_and_only_where_it_belongs,
+        nothing_is_added_under_a_lease_that_ended_or_is_anothers,
+        of_all_that_append_at_once_nobody_follows_the_servers_last_line,
+        appends_do_not_wait_for_the_one_who_writes,
+        any_appends_make_the_stream_that_was_sent,
+    ;
     groups:
         a_group_starts_its_jobs_and_tells_of_its_end_once,
         a_job_is_in_one_group_of_its_owner,
@@ -73,6 +86,7 @@ on_every_engine! {
         a_session_that_connects_again_learns_what_it_lost,
         a_session_is_one_workers_and_ends_once,
         leases_of_a_worker_that_was_taken_back_run_out,
+        only_the_last_voice_of_a_session_makes_tokens_for_its_guests,
         a_guests_token_is_for_its_job_while_the_lease_lives,
     ;
     queue:
@@ -91,6 +105,15 @@ on_every_engine! {
         a_farm_that_was_off_cancels_nothing,
         heads_are_found_by_their_index,
         images_are_remembered,
+    ;
+    keep:
+        a_job_is_to_be_packed_once_some_time_after_its_end,
+        what_is_removed_is_garbage_and_no_row_refers_to_it,
+        what_ended_longest_ago_is_the_oldest,
+        who_keeps_too_much_loses_old_artifacts_and_then_old_logs,
+        rows_that_nobody_needs_are_removed_after_a_while,
+        a_duty_is_one_holders_until_it_is_over,
+        a_farm_has_one_name,
     ;
     open:
         a_later_migration_leaves_the_rows,

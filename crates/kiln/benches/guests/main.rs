@@ -23,6 +23,8 @@ mod laps;
 mod memory;
 mod network;
 mod start;
+#[expect(dead_code, reason = "benchmarks of the farm use the rest")]
+#[path = "../shared/table.rs"]
 mod table;
 
 use anyhow::{Context as _, Result, bail};

@@ -91,6 +91,8 @@ pub enum AdminCommand {
     /// Workers: add, list, revoke, pause, resume
     #[command(subcommand)]
     Worker(WorkerCommand),
+    /// Bring the database's schema up to date; needs the role that owns the tables
+    Migrate,
     /// Copy the SQLite database into a file, also while the server runs
     Backup {
         /// The file, which must not be there yet.

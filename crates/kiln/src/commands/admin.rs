@@ -1,4 +1,4 @@
-//! `kiln admin`: users, tokens, workers, backups; straight in the farm's
+//! `kiln admin`: users, tokens, workers, backups, the schema; straight in the farm's
 //! database, also while the server runs.
 
 mod backup;
@@ -13,6 +13,7 @@ use crate::{
     commands::config::variable,
     config::{Layers, Place},
     exit::{Exit, Failure},
+    ui,
 };
 
 /// Runs the command.
@@ -20,6 +21,9 @@ pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
     let place = Place::read(&Layers::read(&args.settings, &variable)?)?;
     if let AdminCommand::Restore { file } = &args.command {
         return backup::restore(&place, file).await;
+    }
+    if matches!(args.command, AdminCommand::Migrate) {
+        return migrate(&place).await;
     }
     let adds = matches!(
         args.command,
@@ -32,8 +36,25 @@ pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
         AdminCommand::Token(args) => tokens::run(&store, args).await,
         AdminCommand::Worker(command) => workers::run(&store, command).await,
         AdminCommand::Backup { file } => backup::backup(&store, file).await,
-        AdminCommand::Restore { .. } => Ok(Exit::Success),
+        AdminCommand::Restore { .. } | AdminCommand::Migrate => Ok(Exit::Success),
     }
+}
+
+/// Brings the schema up to date, with the role that may.
+async fn migrate(place: &Place) -> Result<Exit, Failure> {
+    if let Some(file) = place.file().filter(|file| !file.exists()) {
+        return Err(Failure::usage(format!(
+            "there is no {}; `kiln serve` makes it",
+            file.display()
+        )));
+    }
+    let config = kiln_store::Config {
+        url: place.owners.clone(),
+        migrate: true,
+    };
+    Store::open(&config).await.map_err(Failure::host)?;
+    ui::note("the database's schema is up to date");
+    Ok(Exit::Success)
 }
 
 /// The farm's store. A database that is there is left at the version that it

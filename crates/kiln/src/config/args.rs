@@ -45,7 +45,10 @@ impl Flags for ForAdmin {
     const GLOBAL: bool = true;
 
     fn has(key: &Key) -> bool {
-        matches!(key.name, "data" | "database")
+        matches!(
+            key.name,
+            "data" | "database" | "database-password-file" | "owner-database"
+        )
     }
 }
 
@@ -163,7 +166,16 @@ mod tests {
         }
         same::<ForServe>();
         same::<ForWorker>();
-        assert_eq!(flags::<ForAdmin>(), [CONFIG, "data", "database"]);
+        assert_eq!(
+            flags::<ForAdmin>(),
+            [
+                CONFIG,
+                "data",
+                "database",
+                "database-password-file",
+                "owner-database"
+            ]
+        );
     }
 
     #[test]

@@ -139,9 +139,38 @@ pub const KEYS: &[Key] = &[
             SERVE,
             "URL",
             "",
-            "The database: postgres://USER:PASSWORD@HOST/NAME, or sqlite:///FILE; default the file kiln.db in the data directory",
+            "The database: postgres://USER@HOST/NAME, or sqlite:///FILE; default the file kiln.db in the data directory",
         )
     },
+    one(
+        "database-password-file",
+        SERVE,
+        "FILE",
+        "",
+        "The file with the password for --database; nobody else may read it. PGPASSWORD and ~/.pgpass are read too",
+    ),
+    one(
+        "database-connections",
+        SERVE,
+        "N",
+        "16",
+        "How many connections to PostgreSQL this server has at the most",
+    ),
+    Key {
+        secret: true,
+        ..one(
+            "owner-database",
+            SERVE,
+            "URL",
+            "",
+            "The database with the role that owns its tables, for `kiln admin migrate`; default --database",
+        )
+    },
+    switch(
+        "no-migrate",
+        SERVE,
+        "Don't bring an older schema up to date: only `kiln admin migrate` does",
+    ),
     one(
         "objects",
         SERVE,
@@ -271,6 +300,13 @@ pub const KEYS: &[Key] = &[
         "SIZE",
         "1G",
         "The largest artifact that is kept",
+    ),
+    one(
+        "drain",
+        SERVE,
+        "TIME",
+        "0s",
+        "How long a server that ends serves on while /readyz says so: behind a proxy, as long as that takes to see it",
     ),
     switch("no-worker", SERVE, "Run no jobs here: only workers do"),
     one(

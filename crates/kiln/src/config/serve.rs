@@ -11,7 +11,11 @@ use super::{
     values::Layers,
     worker::{GuestConfig, number, path, url},
 };
-use crate::{exit::Failure, host::paths, units};
+use crate::{
+    exit::Failure,
+    host::{paths, private},
+    units,
+};
 
 /// How standard error is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,10 @@ pub struct ServeConfig {
     pub database: String,
     /// Where logs and artifacts are.
     pub objects: Objects,
+    /// How many connections to it.
+    pub connections: u32,
+    /// Whether to bring its schema up to date.
+    pub migrate: bool,
     /// HTTPS.
     pub tls: Option<Tls>,
     /// The public URL, if somebody said it.
@@ -74,6 +82,8 @@ pub struct ServeConfig {
     pub share_cap: Option<u32>,
     /// The largest artifact, in bytes.
     pub artifact_limit: u64,
+    /// How long to serve on when it ends, and say that it is not ready.
+    pub drain: Duration,
     /// The worker inside, unless there is to be none.
     pub worker: Option<GuestConfig>,
     /// How it tells what happens.
@@ -106,6 +116,8 @@ impl ServeConfig {
             objects: Objects::read(layers, &place.data)?,
             data: place.data,
             database: place.database,
+            connections: layers.one("database-connections", |text| number(text, 2, 1000))?,
+            migrate: !layers.switch("no-migrate")?,
             tls,
             origin: layers
                 .maybe("origin", url)?
@@ -116,6 +128,7 @@ impl ServeConfig {
             job_timeout: layers.one("job-timeout", units::duration)?,
             share_cap: layers.maybe("share-cap", |text| number(text, 1, u32::MAX))?,
             artifact_limit: layers.one("artifact-limit", units::bytes)?,
+            drain: layers.one("drain", units::duration_or_none)?,
             worker: (!layers.switch("no-worker")?).then_some(guests),
             log_format: layers.one("log-format", LogFormat::read)?,
         })
@@ -129,6 +142,8 @@ pub struct Place {
     pub data: PathBuf,
     /// The database's URL.
     pub database: String,
+    /// The same for the role that owns its tables.
+    pub owners: String,
 }
 
 impl Place {
@@ -141,9 +156,14 @@ impl Place {
             Some(data) => data,
             None => paths::data()?.join("serve"),
         };
-        let database = layers.maybe("database", database)?;
+        let database = match layers.maybe("database", database)? {
+            Some(url) => with_password(layers, url)?,
+            None => sqlite(&data.join(DATABASE)),
+        };
+        let owners = layers.maybe("owner-database", self::database)?;
         Ok(Self {
-            database: database.unwrap_or_else(|| sqlite(&data.join(DATABASE))),
+            owners: owners.unwrap_or_else(|| database.clone()),
+            database,
             data,
         })
     }
@@ -153,6 +173,72 @@ impl Place {
         let path = self.database.strip_prefix("sqlite://")?;
         Some(PathBuf::from(decode(path.split('?').next()?)))
     }
+}
+
+/// A database's URL with the password of its file.
+fn with_password(layers: &Layers, url: String) -> Result<String, Failure> {
+    let Some(file) = layers.maybe("database-password-file", path)? else {
+        return Ok(url);
+    };
+    let mistake = |problem: &str| Err(layers.mistake("database-password-file", &problem));
+    if !url.starts_with("postgres:") {
+        return mistake("only PostgreSQL wants a password");
+    }
+    let text = private::read(&file)?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return mistake("the file is empty");
+    }
+    let between = if url.contains('?') { '&' } else { '?' };
+    let encoded: String = password
+        .bytes()
+        .map(|byte| format!("%{byte:02X}"))
+        .collect();
+    Ok(format!("{url}{between}password={encoded}"))
+}
+
+/// The parameters of a URL of PostgreSQL's.
+const PARAMETERS: &[&str] = &[
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+/// Whether all parameters of a URL are known: one that is not would be passed over, which
+/// would be bad for `sslmod=verify-full`.
+fn known_parameters(url: &str) -> Result<(), String> {
+    let query = url.split_once('?').map(|(_, query)| query);
+    for pair in query.unwrap_or_default().split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if !name.is_empty() && !PARAMETERS.contains(&name) {
+            return Err(format!(
+                "the URL has a parameter `{name}`, which is none of {}",
+                PARAMETERS.join(", ")
+            ));
+        }
+        let modes = [
+            "disable",
+            "allow",
+            "prefer",
+            "require",
+            "verify-ca",
+            "verify-full",
+        ];
+        if name == "sslmode" && !modes.contains(&value) {
+            return Err(format!("`sslmode` is one of {}", modes.join(", ")));
+        }
+    }
+    Ok(())
 }
 
 /// The database in the data directory.
@@ -191,10 +277,13 @@ fn decode(text: &str) -> String {
 
 fn database(text: &str) -> Result<String, String> {
     if let Some(rest) = text.strip_prefix("postgresql://") {
-        return Ok(format!("postgres://{rest}"));
+        return database(&format!("postgres://{rest}"));
     }
     match text.split_once(':') {
-        Some(("postgres", rest)) if rest.starts_with("//") => Ok(text.to_owned()),
+        Some(("postgres", rest)) if rest.starts_with("//") => {
+            known_parameters(rest)?;
+            Ok(text.to_owned())
+        }
         Some(("sqlite", rest)) if rest.starts_with("///") => Ok(text.to_owned()),
         // What it was may have a password in it.
         _ => Err("this is no URL of a database; write postgres://USER:PASSWORD@HOST/NAME or sqlite:///FILE".into()),
@@ -241,6 +330,7 @@ mod tests {
             let place = Place {
                 data: PathBuf::new(),
                 database: sqlite(Path::new(path)),
+                owners: String::new(),
             };
             assert_eq!(place.file(), Some(PathBuf::from(path)));
         }
@@ -255,6 +345,17 @@ mod tests {
         );
         assert_eq!(database("postgresql://a@b/c").unwrap(), "postgres://a@b/c");
         assert!(database("sqlite::memory:").is_err());
+    }
+
+    #[test]
+    fn a_parameter_that_nobody_knows_is_refused_without_its_value() {
+        let error = database("postgres://a@b/c?sslmode=require&pasword=hunter2").unwrap_err();
+        assert!(
+            error.contains("`pasword`") && !error.contains("hunter2"),
+            "{error}"
+        );
+        assert!(database("postgres://a@b/c?sslmode=verify_full").is_err());
+        assert!(database("postgres:///c?host=/run/pg&sslmode=verify-full&user=a").is_ok());
     }
 
     #[test]

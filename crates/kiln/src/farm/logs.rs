@@ -87,8 +87,11 @@ impl Stream {
             false => format!("{}?follow", self.url),
         };
         // The last byte again: a range that begins at the end is none.
-        let answer = self.farm.get(&url, at.checked_sub(1)).await?;
-        let mut skip = at.saturating_sub(start(&answer));
+        let again = at.checked_sub(1);
+        let answer = self.farm.get(&url, again).await?;
+        // A stream begins where it was asked to, and is no part of anything.
+        let start = start(&answer).or(again.filter(|_| !over)).unwrap_or(0);
+        let mut skip = at.saturating_sub(start);
         let mut body = answer.into_body();
         let mut ending = self.over.clone();
         loop {
@@ -121,22 +124,14 @@ async fn lingered(over: &mut watch::Receiver<bool>) {
     sleep(LINGER).await;
 }
 
-/// The place of an answer's first byte.
-fn start(answer: &Answer) -> u64 {
+/// The place of an answer's first byte, if it is a part.
+fn start(answer: &Answer) -> Option<u64> {
     if answer.status() != StatusCode::PARTIAL_CONTENT {
-        return 0;
+        return None;
     }
-    let range = answer.headers().get(header::CONTENT_RANGE);
-    let range = range.and_then(|range| range.to_str().ok());
-    let first = range.and_then(|range| {
-        range
-            .strip_prefix("bytes ")?
-            .split('-')
-            .next()?
-            .parse()
-            .ok()
-    });
-    first.unwrap_or(0)
+    let range = answer.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
+    let first = range.strip_prefix("bytes ")?.split('-').next()?;
+    first.parse().ok()
 }
 
 /// Prints a job's logs: all, one after the other, or one task's.

@@ -161,3 +161,25 @@ fn a_cancel_reaches_a_running_guest() {
     worker.wait_for_stderr("job 1 is not this worker's any more: the server has ended its lease");
     follows.expect_status(4);
 }
+
+#[test]
+fn who_follows_a_job_reads_each_line_once_though_the_server_was_away() {
+    let mut farm = Farm::start();
+    let _worker = farm.dummy_worker("one");
+    let go = farm.dir().join("go");
+    let follows = farm
+        .submit(&format!(
+            "tasks:\n- talk: |\n    set +x\n    echo one; echo two\n    until [ -e {} ]; do sleep 0.1; done\n    echo three; echo four\n",
+            go.display()
+        ))
+        .arg("--follow")
+        .start();
+    follows.wait_for_stdout("two\n");
+    farm.kill();
+    farm.go_on();
+    std::fs::write(go, "").expect("a file");
+    let said = follows.expect_status(0).stdout();
+    for line in ["one\n", "two\n", "three\n", "four\n"] {
+        assert_eq!(said.matches(line).count(), 1, "{line} in:\n{said}");
+    }
+}

@@ -36,3 +36,4 @@ mod private_sources;
 mod reports;
 mod secrets;
 mod sources;
+mod units;

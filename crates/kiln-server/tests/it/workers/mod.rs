@@ -1,6 +1,7 @@
 //! What workers see of a server.
 
 mod artifacts;
+mod engines;
 mod harness;
 mod life;
 mod logs;

@@ -6,8 +6,11 @@
 //!                                                        └──────── the worker inside
 //! ```
 
+mod database;
 mod listen;
 mod tls;
+
+use std::time::Duration;
 
 use kiln_server::{Listener, Running};
 use kiln_store::{Store, token};
@@ -25,8 +28,6 @@ use crate::{
     logging,
 };
 
-/// What the worker inside is called.
-pub const INSIDE: &str = "local";
 /// Connections of the worker inside that wait to be taken.
 const CONNECTIONS: usize = 16;
 
@@ -40,7 +41,9 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
     }
     let mut signals = signals::asked_to_end();
     let data = DataDir::take(&config.data)?;
-    let store = open(&config).await?;
+    let Some(store) = database::open(&config, &mut signals).await? else {
+        return Ok(Exit::Success);
+    };
     let (connections, memory) = mpsc::channel(CONNECTIONS);
     let bound = listen::bind(&config).await?;
     let origin = config
@@ -60,16 +63,8 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
             Ok(())
         }
     };
-    end(server).await;
+    end(server, config.drain, &mut signals).await;
     ended.map(|()| Exit::Success)
-}
-
-async fn open(config: &ServeConfig) -> Result<Store, Failure> {
-    let config = kiln_store::Config {
-        url: config.database.clone(),
-        migrate: true,
-    };
-    Store::open(&config).await.map_err(Failure::host)
 }
 
 fn of_server(config: &ServeConfig, origin: &str) -> Result<kiln_server::Config, Failure> {
@@ -110,7 +105,7 @@ async fn work_inside(
 ) -> Result<(), Failure> {
     let (token, hash) = token::make(token::Kind::Worker).map_err(Failure::host)?;
     store
-        .renew_worker(INSIDE, hash)
+        .renew_worker(&database::inside(config), hash)
         .await
         .map_err(Failure::host)?;
     let data = config.data.join("worker");
@@ -118,7 +113,12 @@ async fn work_inside(
 }
 
 /// In order, and in bounded time.
-async fn end(server: Running) {
+async fn end(server: Running, drain: Duration, signals: &mut watch::Receiver<u32>) {
+    server.leave();
+    tokio::select! {
+        () = tokio::time::sleep(drain) => {}
+        () = signals::asked(signals, 2) => {}
+    }
     server.stop().await;
     tracing::info!("the server has ended");
 }

@@ -1,0 +1,115 @@
+//! Jobs from their acknowledgement to their one end.
+
+use super::{Event, Facts, Job, Promises, Report, Rule};
+use crate::job::JobStatus;
+
+pub(super) fn check(facts: &Facts<'_>, promises: &Promises, report: &mut Report) {
+    for (key, jobs) in &facts.made {
+        report.look(Rule::OneJob);
+        if jobs.len() > 1 {
+            let says = format!("submission {key} made the jobs {jobs:?}");
+            report.broken(Rule::OneJob, None, 0, says);
+        }
+    }
+    for job in facts.jobs.values() {
+        kept(job, report);
+        one_end(job, report);
+        stays(job, report);
+        cancels(job, report);
+        if job.acknowledged.is_some() {
+            finishes(facts, promises, job, report);
+        }
+    }
+    for entry in facts.entries {
+        if let Event::Left { what } = &entry.event {
+            report.broken(Rule::Finishes, None, entry.at, format!("{what} is left"));
+        }
+    }
+}
+
+/// It is there from its acknowledgement on.
+fn kept(job: &Job<'_>, report: &mut Report) {
+    let Some(acknowledged) = job.acknowledged else {
+        return;
+    };
+    report.look(Rule::Kept);
+    let missed = job.entries.iter().find(|entry| {
+        matches!(entry.event, Event::Seen { status: None, asked, .. } if asked >= acknowledged)
+    });
+    if let Some(missed) = missed {
+        let says = "the farm knows of no such job".to_owned();
+        report.broken(Rule::Kept, Some(job.id), missed.at, says);
+    }
+}
+
+/// Everybody who is told of its end is told of the same.
+fn one_end(job: &Job<'_>, report: &mut Report) {
+    let Some((_, first)) = job.ended else {
+        return;
+    };
+    report.look(Rule::OneEnd);
+    for entry in &job.entries {
+        let told = match entry.event {
+            Event::Seen { status, .. } => status.filter(|status| status.is_terminal()),
+            Event::Ended { status, .. } => Some(status),
+            _ => None,
+        };
+        if let Some(other) = told.filter(|told| *told != first) {
+            let says = format!("it ended as {first} and as {other}");
+            return report.broken(Rule::OneEnd, Some(job.id), entry.at, says);
+        }
+    }
+}
+
+/// Whoever asks after the first answer that it has ended is told that too.
+fn stays(job: &Job<'_>, report: &mut Report) {
+    let Some((ended, as_what)) = job.ended else {
+        return;
+    };
+    for entry in &job.entries {
+        let Event::Seen { status, asked, .. } = entry.event else {
+            continue;
+        };
+        if asked < ended {
+            continue;
+        }
+        report.look(Rule::EndsStay);
+        if !status.is_some_and(JobStatus::is_terminal) {
+            let now = status.map_or("gone", JobStatus::as_str);
+            let says = format!("it had ended as {as_what} and is {now}");
+            return report.broken(Rule::EndsStay, Some(job.id), entry.at, says);
+        }
+    }
+}
+
+/// A job that was cancelled ends so.
+fn cancels(job: &Job<'_>, report: &mut Report) {
+    let cancelled = |event: &Event| matches!(event, Event::Cancelled { .. });
+    let Some(cancel) = job.entries.iter().find(|entry| cancelled(&entry.event)) else {
+        return;
+    };
+    report.look(Rule::Cancels);
+    let Some(last) = job.last else {
+        return;
+    };
+    if last != JobStatus::Cancelled {
+        let says = format!("it was cancelled and is {last}");
+        report.broken(Rule::Cancels, Some(job.id), cancel.at, says);
+    }
+}
+
+/// It has ended, soon enough after the last fault.
+fn finishes(facts: &Facts<'_>, promises: &Promises, job: &Job<'_>, report: &mut Report) {
+    report.look(Rule::Finishes);
+    let Some((ended, _)) = job.ended else {
+        let now = job.last.map_or("not seen any more", JobStatus::as_str);
+        let says = format!("it was acknowledged, and at the end it is {now}");
+        let at = facts.entries.last().map_or(0, |entry| entry.at);
+        return report.broken(Rule::Finishes, Some(job.id), at, says);
+    };
+    let after = facts.over.map(|over| ended.saturating_sub(over));
+    if let Some(after) = after.filter(|after| *after > promises.settle) {
+        let says = format!("it ended {} ms after the last fault", after / 1000);
+        report.broken(Rule::Finishes, Some(job.id), ended, says);
+    }
+}

@@ -1,0 +1,253 @@
+//! A farm of a benchmark's own: processes of the binary, and its public API.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use http::{Method, Request, header};
+use kiln_core::farm::JobId;
+use kiln_wire::client::{self, Client, Options, Target};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// The image of the dummy machine.
+pub const IMAGE: &str = "debian/bookworm";
+/// The longest answer of the API that is read.
+const ANSWER: usize = 64 << 20;
+/// Clock ticks in a second, as Linux has them in /proc on all its architectures.
+const TICKS: u32 = 100;
+/// How long a process may take to say that it is there.
+const START: Duration = Duration::from_secs(60);
+
+/// A server, and a user of it. Its processes and files go with it.
+pub struct Farm {
+    /// Last of all, so that processes are gone before.
+    server: Process,
+    url: String,
+    token: String,
+    database: Vec<OsString>,
+    dir: TempDir,
+}
+
+/// A process that is killed when this is dropped.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Farm {
+    /// Starts `kiln serve` without a worker on SQLite, or this database, with these further
+    /// words.
+    pub async fn start(database: Option<&str>, words: &[&str]) -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("farm-")
+            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let mut data: Vec<OsString> = vec!["--data".into(), dir.path().join("serve").into()];
+        data.extend(
+            database
+                .iter()
+                .flat_map(|url| ["--database".into(), url.into()]),
+        );
+        let mut all: Vec<OsString> = ["serve", "--listen", "127.0.0.1:0", "--no-worker"]
+            .map(Into::into)
+            .to_vec();
+        all.extend(data.iter().cloned());
+        all.extend(words.iter().map(Into::into));
+        let server = Process::start(dir.path(), "server", all)?;
+        let said = server.says("serving http://").await?;
+        let address = said.split_whitespace().next().context("an address")?;
+        let mut farm = Self {
+            url: format!("http://{address}"),
+            token: String::new(),
+            server,
+            database: data,
+            dir,
+        };
+        farm.token = farm.user("ada").await?;
+        Ok(farm)
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn server(&self) -> &Process {
+        &self.server
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Makes a user and gives a token of its.
+    pub async fn user(&self, name: &str) -> Result<String> {
+        let email = format!("{name}@example.org");
+        self.admin(&["user", "add", name, "--email", &email, "--admin"])
+            .await?;
+        let grants = "JOBS:RW LOGS:RO PROFILE:RO";
+        self.admin(&["token", name, "--grants", grants]).await
+    }
+
+    /// What `kiln admin` prints last.
+    pub async fn admin(&self, words: &[&str]) -> Result<String> {
+        let mut command = kiln(self.dir.path());
+        command.arg("admin").args(&self.database).args(words);
+        let output = command.output().await?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kiln admin {words:?}: {errors}");
+        let said = String::from_utf8(output.stdout)?;
+        Ok(said.lines().last().unwrap_or_default().to_owned())
+    }
+
+    /// Starts a worker on the dummy machine with so many slots, and waits until the server
+    /// knows it.
+    pub async fn worker(&self, name: &str, slots: u32) -> Result<Process> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let token = self.admin(&["worker", "add", name]).await?;
+        let file = self.dir.path().join(format!("{name}.token"));
+        std::fs::write(&file, token)?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
+        let slots = slots.to_string();
+        let mut words: Vec<OsString> = [
+            "worker", "--dummy", "--server", &self.url, "--slots", &slots,
+        ]
+        .map(Into::into)
+        .to_vec();
+        words.extend(["--token-file".into(), file.into()]);
+        words.extend(["--data".into(), self.dir.path().join(name).into()]);
+        let worker = Process::start(self.dir.path(), name, words)?;
+        worker.says("knows this worker as").await?;
+        Ok(worker)
+    }
+
+    /// A client of the user's, with connections of its own.
+    pub fn client(&self) -> Result<Client> {
+        client(&self.url, &self.token)
+    }
+
+    /// Submits a manifest.
+    pub async fn submit(&self, client: &Client, manifest: &str) -> Result<JobId> {
+        let query = "mutation($manifest: String!) { submit(manifest: $manifest) { id } }";
+        let data = query_api(client, query, json!({ "manifest": manifest })).await?;
+        let id = data["submit"]["id"].as_i64().context("a job's number")?;
+        Ok(JobId(i32::try_from(id)?))
+    }
+
+    /// A job's status: `SUCCESS`.
+    pub async fn status(&self, client: &Client, job: JobId) -> Result<String> {
+        let query = "query($id: Int!) { job(id: $id) { status } }";
+        let data = query_api(client, query, json!({ "id": job.0 })).await?;
+        let status = data["job"]["status"].as_str().context("a status")?;
+        Ok(status.to_owned())
+    }
+
+    /// Waits until a job has succeeded.
+    pub async fn succeeds(&self, client: &Client, job: JobId, limit: Duration) -> Result<()> {
+        let until = Instant::now() + limit;
+        loop {
+            match self.status(client, job).await?.as_str() {
+                "SUCCESS" => return Ok(()),
+                "PENDING" | "QUEUED" | "RUNNING" => {}
+                status => bail!("job {job} ended as {status}"),
+            }
+            ensure!(Instant::now() < until, "job {job} takes too long");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Process {
+    fn start(dir: &Path, name: &str, words: Vec<OsString>) -> Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let child = kiln(dir)
+            .args(words)
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log)?)
+            .spawn()?;
+        Ok(Self { child, log })
+    }
+
+    /// Waits until it says this on standard error; gives the rest of the line.
+    async fn says(&self, what: &str) -> Result<String> {
+        let until = Instant::now() + START;
+        loop {
+            let text = std::fs::read_to_string(&self.log)?;
+            let rest = text
+                .split_once(what)
+                .and_then(|(_, rest)| rest.split_once('\n'));
+            if let Some((rest, _)) = rest {
+                return Ok(rest.to_owned());
+            }
+            ensure!(Instant::now() < until, "no `{what}` in: {text}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub fn pid(&self) -> Result<u32> {
+        self.child.id().context("the process has ended")
+    }
+
+    /// Processor time so far, user's and system's.
+    pub fn processor(&self) -> Result<Duration> {
+        processor(self.pid()?)
+    }
+}
+
+/// A process's processor time so far, user's and system's.
+pub fn processor(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in parentheses, may have anything in it.
+    let (_, rest) = stat.rsplit_once(") ").context("a process's state")?;
+    let mut fields = rest.split(' ').skip(11).map(str::parse::<u64>);
+    let mut next = || anyhow::Ok(fields.next().context("times")??);
+    let ticks = next()? + next()?;
+    Ok(Duration::from_secs(ticks) / TICKS)
+}
+
+/// A client of a server.
+pub fn client(url: &str, token: &str) -> Result<Client> {
+    let options = Options {
+        token: Some(token.to_owned()),
+        ..Options::default()
+    };
+    Ok(Client::new(&Target::Url(url.to_owned()), &options)?)
+}
+
+/// What the API answers to a query.
+pub async fn query_api(client: &Client, query: &str, variables: Value) -> Result<Value> {
+    let body = serde_json::to_vec(&json!({ "query": query, "variables": variables }))?;
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri("/query")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(client::full(body))?;
+    let answer = client.send(request).await?;
+    let bytes = client::read(answer.into_body(), ANSWER).await?;
+    let mut value: Value = serde_json::from_slice(&bytes)?;
+    if value["data"].is_null() || !value["errors"].is_null() {
+        bail!("the API answers {value}");
+    }
+    Ok(value["data"].take())
+}
+
+/// A manifest with one task, whose script is this.
+pub fn manifest(script: &str) -> String {
+    format!("image: {IMAGE}\ntasks:\n- it: |\n    {script}\n")
+}
+
+/// The binary, which sees nothing of the user's.
+fn kiln(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", home)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}

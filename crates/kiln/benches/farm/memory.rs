@@ -1,0 +1,97 @@
+//! What an idle server and an idle worker have in memory.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use crate::{
+    Report,
+    farm::{Farm, manifest},
+    table::Table,
+};
+
+/// Jobs between the two looks.
+const JOBS: usize = 1000;
+/// Jobs at once.
+const SLOTS: u32 = 8;
+/// How long both are left alone before they are looked at.
+const REST: Duration = Duration::from_secs(10);
+/// The aims, in MiB.
+const AIMS: [(&str, f64); 2] = [("server", 40.0), ("worker", 20.0)];
+
+/// A process's memory, in MiB.
+struct Memory {
+    resident: f64,
+    /// Of it, pages of files: the program and its libraries, mostly.
+    files: f64,
+}
+
+impl Memory {
+    fn of(pid: u32) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let field = |name: &str| -> Result<f64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number =
+                line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
+            Ok(number.context("a process's memory")?.parse::<f64>()? / 1024.0)
+        };
+        Ok(Self {
+            resident: field("VmRSS")?,
+            files: field("RssFile")?,
+        })
+    }
+}
+
+pub async fn measure() -> Result<Report> {
+    let farm = Farm::start(None, &[]).await?;
+    let worker = farm.worker("one", SLOTS).await?;
+    let mut table = Table::new(
+        "Memory when idle, in MiB",
+        &["process", "resident", "of files", "its own", "aim", ""],
+    );
+    let mut figures = serde_json::Map::new();
+    for (when, jobs) in [
+        ("after start".to_owned(), 0),
+        (format!("after {JOBS} jobs"), JOBS),
+    ] {
+        null_jobs(&farm, jobs).await?;
+        tokio::time::sleep(REST).await;
+        for ((name, aim), pid) in AIMS.into_iter().zip([farm.server().pid()?, worker.pid()?]) {
+            let Memory { resident, files } = Memory::of(pid)?;
+            table.row([
+                format!("{name} {when}"),
+                format!("{resident:.1}"),
+                format!("{files:.1}"),
+                format!("{:.1}", resident - files),
+                format!("{aim:.0}"),
+                if resident <= aim { "met" } else { "missed" }.to_owned(),
+            ]);
+            let key = format!("{name}_after_{jobs}_jobs_mib");
+            figures.insert(
+                key,
+                json!({ "resident": resident, "files": files, "aim": aim }),
+            );
+        }
+    }
+    Ok(Report {
+        tables: vec![table],
+        figures: figures.into(),
+    })
+}
+
+/// Runs so many jobs that do nothing.
+async fn null_jobs(farm: &Farm, count: usize) -> Result<()> {
+    let client = farm.client()?;
+    let manifest = manifest("true");
+    let mut last = None;
+    for _ in 0..count {
+        last = Some(farm.submit(&client, &manifest).await?);
+    }
+    // The queue is one share's and so in order; those before the last end soon after it at
+    // most.
+    match last {
+        Some(job) => farm.succeeds(&client, job, Duration::from_mins(10)).await,
+        None => Ok(()),
+    }
+}

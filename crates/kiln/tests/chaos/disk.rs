@@ -1,0 +1,56 @@
+//! Small disks of their own, which can be filled.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A file system in memory below a directory.
+pub struct Disk {
+    path: PathBuf,
+}
+
+impl Disk {
+    /// Mounts one, where this process may.
+    pub fn mount(path: &Path, mib: u32) -> Option<Self> {
+        fs::create_dir_all(path).expect("a directory");
+        let mounted = Command::new("mount")
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={mib}m,mode=700"),
+                "tmpfs",
+            ])
+            .arg(path)
+            .status();
+        let mounted = mounted.is_ok_and(|status| status.success());
+        mounted.then(|| Self {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Leaves no byte free.
+    pub fn fill(&self) {
+        let Ok(mut file) = File::create(self.path.join("filler")) else {
+            return;
+        };
+        for size in [1 << 20, 4096, 1] {
+            let bytes = vec![b'x'; size];
+            while file.write_all(&bytes).is_ok() {}
+        }
+    }
+
+    /// Takes that away.
+    pub fn free(&self) {
+        let _ = fs::remove_file(self.path.join("filler"));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
