@@ -106,13 +106,13 @@ chaos: ## a farm under faults: 10 seeds, 20,000 jobs, 500 faults; what it promis
 	@scripts/setup build run tests
 	CHAOS_SEEDS=$${CHAOS_SEEDS:-10} CHAOS_JOBS=$${CHAOS_JOBS:-2000} CHAOS_FAULTS=$${CHAOS_FAULTS:-50} \
 		CHAOS_SECONDS=$${CHAOS_SECONDS:-240} CHAOS_OWNERS=$${CHAOS_OWNERS:-40} \
-		cargo test --locked -p kiln --features testing --test chaos
+		cargo test --release --locked -p kiln --features testing --test chaos
 
 chaos-broken: ## break one promise of the farm after the other on purpose, in a copy, and see that `make chaos` finds it
 	@scripts/setup build run tests
 	crates/kiln/tests/chaos/broken/run
 
-fuzz: ## run each fuzzer for FUZZ_SECONDS: manifests, sources, the bytes of guests, QEMU and images
+fuzz: ## run each fuzzer for FUZZ_SECONDS: manifests, sources, packed logs, the bytes of guests, QEMU and images
 	@scripts/setup build fuzz
 	fuzz/run $(FUZZ_SECONDS)
 

@@ -48,6 +48,15 @@ pub trait Index: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`IndexError::Unavailable`].
     async fn add_text(&self, log: &LogName, text: &str, when: When) -> Result<u64, IndexError>;
+
+    /// Puts an object with the whole log, packed, in the place of all its pieces, if it ends
+    /// just there and has none yet. From then on nothing is added to it, and it has one piece.
+    /// The pieces' objects are removed some time later, when nobody reads them any more.
+    ///
+    /// # Errors
+    /// [`IndexError::Offset`] when the log ends elsewhere, or was packed before: then it is as
+    /// it was. After [`IndexError::Unavailable`] nobody knows.
+    async fn pack(&self, log: &LogName, packed: &PackedLog) -> Result<(), IndexError>;
 }
 
 /// Why the database did not do something.
@@ -85,6 +94,8 @@ pub struct Piece {
     pub start: u64,
     /// Bytes; more than none.
     pub length: u64,
+    /// When they were stored: microseconds since 1970; 0 when nobody noted that.
+    pub time: i64,
     /// What they are, or where.
     pub held: Held,
 }
@@ -109,6 +120,24 @@ pub enum Held {
     },
     /// In the database.
     Text(Bytes),
+    /// As an object with the whole log, packed: see [`crate::frames`].
+    Packed {
+        /// Its key, without the farm's prefix.
+        key: String,
+        /// Its own bytes.
+        length: u64,
+    },
+}
+
+/// A packed log, to be.
+#[derive(Debug, Clone)]
+pub struct PackedLog {
+    /// Where the log ends.
+    pub stored: u64,
+    /// The object's key, without the farm's prefix.
+    pub key: String,
+    /// The object's own bytes.
+    pub length: u64,
 }
 
 /// A piece of a log, to be.

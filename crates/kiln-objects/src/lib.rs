@@ -11,6 +11,7 @@
 //!   watch, and read. An append names its offset; what is there already is skipped.
 //! * **A lease** is looked at where nobody else can append, so what the server says last,
 //!   after it ended a lease, stays last.
+//! * **A packed log** ([`frames`]) takes the place of the log some time after its job's end.
 //! * **An artifact** is there whole or not at all: it is counted and hashed while it comes.
 //!
 //! One process uses a directory; its lock is the binary's. Any number use an object store.
@@ -25,6 +26,7 @@ mod s3;
 mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod upkeep;
 
 use std::{
     io,
@@ -40,9 +42,10 @@ pub use kiln_core::farm::LogName;
 
 use crate::{directory::Directory, room::Rooms, s3::S3};
 pub use crate::{
-    index::{Held, Index, IndexError, NewPiece, Piece, When},
+    index::{Held, Index, IndexError, NewPiece, PackedLog, Piece, When},
     room::{Busy, Room},
     s3::S3Config,
+    upkeep::{Found, SHARD},
 };
 
 /// Where logs and artifacts are.
@@ -161,6 +164,18 @@ impl Objects {
         Ok(Self::of(Backend::S3(s3)))
     }
 
+    /// Opens them to look at them, beside servers that use them: nothing is written or
+    /// removed by that.
+    ///
+    /// # Errors
+    /// When they can't be found. An object store is not asked yet.
+    pub fn look(config: Config, index: Arc<dyn Index>) -> io::Result<Self> {
+        Ok(Self::of(match config {
+            Config::Directory(dir) => Backend::Directory(Directory::look(&dir, index)?),
+            Config::S3(config) => Backend::S3(S3::connect(&config, index)?),
+        }))
+    }
+
     fn of(backend: Backend) -> Self {
         Self {
             backend: Arc::new(backend),
@@ -261,32 +276,6 @@ impl Objects {
         match &*self.backend {
             Backend::Directory(directory) => directory.read(log, from, to).await,
             Backend::S3(s3) => s3.read(log, from, to).await,
-        }
-    }
-
-    /// Where to begin to read for this line, from 1: a byte, and the number of the line that it
-    /// is of, which is not behind it. A packed log has an index for that; others are read
-    /// from their begin.
-    ///
-    /// # Errors
-    /// When the disk fails, or the name can't be one.
-    pub async fn seek_line(&self, log: &LogName, line: u64) -> io::Result<(u64, u64)> {
-        match &*self.backend {
-            Backend::Directory(directory) => directory.seek_line(log, line).await,
-            Backend::S3(_) => Ok((0, 1)),
-        }
-    }
-
-    /// Packs a log to which nothing will be added any more, if that makes it smaller. Who
-    /// reads it meanwhile, or after a crash at any point, reads the same. Gives how many bytes it
-    /// takes then; to pack it again does no harm. In an object store it stays as it is.
-    ///
-    /// # Errors
-    /// When the disk fails; then it is as it was.
-    pub async fn pack(&self, log: &LogName) -> io::Result<u64> {
-        match &*self.backend {
-            Backend::Directory(directory) => directory.pack(log).await,
-            Backend::S3(s3) => s3.stored(log).await,
         }
     }
 

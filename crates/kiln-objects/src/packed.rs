@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio_util::io::StreamReader;
 
-use crate::{Reader, directory::disk, frames::Index};
+use crate::{Reader, directory::blocking, frames::Index};
 
 /// What is read of the end at first: the index of a log of some 500 MiB.
 const END: u64 = 64 << 10;
@@ -83,7 +83,7 @@ impl Walk {
         };
         let bytes = self.fetch(frame).await?;
         let begin = index.frames()[frame].text;
-        let text = disk::blocking(move || Ok::<_, io::Error>(index.open(frame, &bytes)?)).await?;
+        let text = blocking(move || Ok::<_, io::Error>(index.open(frame, &bytes)?)).await?;
         let end = (begin + text.len() as u64).min(self.to);
         let within = |at: u64| usize::try_from(at - begin).unwrap_or(usize::MAX);
         let part = within(self.at)..within(end);
@@ -119,7 +119,7 @@ impl ReadAt for Arc<std::fs::File> {
         use std::os::unix::fs::FileExt as _;
 
         let file = Arc::clone(self);
-        disk::blocking(move || {
+        blocking(move || {
             let length = usize::try_from(to - from).map_err(io::Error::other)?;
             let mut bytes = vec![0; length];
             file.read_exact_at(&mut bytes, from)?;

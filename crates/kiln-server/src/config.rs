@@ -2,6 +2,17 @@
 
 use std::time::Duration;
 
+/// How long what jobs leave is kept. What a job that has not ended leaves is kept in any case.
+#[derive(Debug, Clone, Default)]
+pub struct Retention {
+    /// Logs; for ever if it does not say.
+    pub logs: Option<Duration>,
+    /// Artifacts; for ever if it does not say.
+    pub artifacts: Option<Duration>,
+    /// How many bytes of logs and artifacts one owner's jobs may keep.
+    pub of_owner: Option<u64>,
+}
+
 /// What the server is told. The binary reads files and the environment.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -21,4 +32,6 @@ pub struct Config {
     pub share_cap: Option<u32>,
     /// The largest artifact, in bytes.
     pub artifact_limit: u64,
+    /// How long what jobs leave is kept.
+    pub retention: Retention,
 }

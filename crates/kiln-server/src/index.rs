@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_core::farm::{JobId, LeaseKey, LogName};
-use kiln_objects::{Held, Index, IndexError, NewPiece, Piece, When};
+use kiln_objects::{Held, Index, IndexError, NewPiece, PackedLog, Piece, When};
 use kiln_store::{
     Store, StoreError,
     model::{self, Added, NewChunk},
@@ -24,9 +24,11 @@ fn piece(chunk: model::Chunk) -> Piece {
     Piece {
         start: chunk.start,
         length: chunk.length,
+        time: chunk.created.0,
         held: match chunk.held {
             model::Held::Object { key, sha256 } => Held::Object { key, sha256 },
             model::Held::Line(line) => Held::Text(Bytes::from(line)),
+            model::Held::Packed { key, length } => Held::Packed { key, length },
         },
     }
 }
@@ -73,5 +75,18 @@ impl Index for StoreIndex {
             When::Begun => model::When::Begun,
         };
         self.0.add_text(log, text, when).await.map_err(failed)
+    }
+
+    async fn pack(&self, log: &LogName, packed: &PackedLog) -> Result<(), IndexError> {
+        let new = model::NewPacked {
+            stored: packed.stored,
+            object: packed.key.clone(),
+            length: packed.length,
+        };
+        match self.0.pack_log(log, &new).await {
+            Ok(Added::Stored(_)) => Ok(()),
+            Ok(Added::Elsewhere(stored)) => Err(IndexError::Offset { stored }),
+            Err(error) => Err(failed(error)),
+        }
     }
 }

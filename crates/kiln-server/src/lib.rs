@@ -25,6 +25,7 @@ mod urls;
 mod web;
 mod workers;
 
-pub use config::Config;
+pub use background::{Findings, check};
+pub use config::{Config, Retention};
 pub use graphql::sdl;
 pub use serve::{Listener, Running, start};

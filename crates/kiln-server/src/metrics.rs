@@ -49,6 +49,16 @@ pub(crate) struct Metrics {
     pub(crate) lost: Counter,
     /// Bytes of logs that were stored.
     pub(crate) log_bytes: Counter,
+    /// Jobs whose logs were packed.
+    pub(crate) packed: Counter,
+    /// Bytes that were removed because they were kept long enough.
+    pub(crate) removed_bytes: Counter,
+    /// Objects, or jobs' worth of them, that were removed as no row refers to them any more.
+    pub(crate) removed_objects: Counter,
+    /// Objects that no row referred to, for no known reason.
+    pub(crate) orphans: Counter,
+    /// Rows whose objects were missing in the last round.
+    pub(crate) missing: Gauge,
     /// What triggers did: nothing on this farm yet.
     triggers: [Counter; 3],
 }
@@ -69,6 +79,11 @@ impl Default for Metrics {
             passes: Histogram::new(PASSES),
             lost: Counter::default(),
             log_bytes: Counter::default(),
+            packed: Counter::default(),
+            removed_bytes: Counter::default(),
+            removed_objects: Counter::default(),
+            orphans: Counter::default(),
+            missing: Gauge::default(),
             triggers: Default::default(),
         };
         metrics.register_theirs();
@@ -133,6 +148,38 @@ impl Metrics {
         );
         let bytes = self.log_bytes.clone();
         registry.register("log_bytes", "Bytes of logs that were stored", bytes);
+        self.register_upkeep();
+    }
+
+    /// Of what ended jobs keep.
+    fn register_upkeep(&mut self) {
+        let registry = self.registry.sub_registry_with_prefix("kiln");
+        let counters = [
+            ("jobs_packed", "Jobs whose logs were packed", &self.packed),
+            (
+                "removed_bytes",
+                "Bytes of logs and artifacts that were kept long enough",
+                &self.removed_bytes,
+            ),
+            (
+                "removed_objects",
+                "Objects removed after their rows",
+                &self.removed_objects,
+            ),
+            (
+                "orphans_removed",
+                "Objects removed that nothing referred to",
+                &self.orphans,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register(
+            "objects_missing",
+            "Rows whose objects were missing when all were last looked at",
+            self.missing.clone(),
+        );
     }
 
     /// A job ended.

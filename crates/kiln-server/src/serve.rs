@@ -92,7 +92,7 @@ pub async fn start(
     let index = Arc::new(StoreIndex(store.clone()));
     let objects = Objects::at(config.objects.clone(), index).await?;
     let (stop, stopping) = watch::channel(false);
-    let state = Arc::new(State::new(config, store, objects, stopping.clone()));
+    let state = Arc::new(State::new(config, store, objects, stopping.clone())?);
     let app = routes(&state);
     let mut accepting = JoinSet::new();
     for listener in listeners {

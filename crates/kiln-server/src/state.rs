@@ -8,9 +8,16 @@ use std::{
 use kiln_core::farm::{SessionId, WorkerId};
 use kiln_objects::Objects;
 use kiln_store::Store;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::{oneshot, watch};
 
-use crate::{Config, app::health::Health, background::Reception, hints::Hints, metrics::Metrics};
+use crate::{
+    Config,
+    app::{board::Board, health::Health, renewals::Renewals},
+    background::{Failed, Reception, Round},
+    hints::Hints,
+    metrics::Metrics,
+};
 
 /// What all requests share.
 #[derive(Debug)]
@@ -20,8 +27,14 @@ pub(crate) struct State {
     pub(crate) objects: Objects,
     pub(crate) hints: Hints,
     pub(crate) metrics: Metrics,
+    /// This server among others: new at each start.
+    pub(crate) name: String,
     /// Whether renewals can be received, and since when.
     pub(crate) reception: Reception,
+    /// Jobs whose logs could not be packed lately.
+    pub(crate) unpacked: Failed,
+    /// Where the comparison of objects and rows is.
+    pub(crate) round: Round,
     /// True once the server ends: answers without an end of their own end then.
     pub(crate) stopping: watch::Receiver<bool>,
     /// What was missing last.
@@ -32,6 +45,10 @@ pub(crate) struct State {
     pub(crate) sockets: Sockets,
     /// The one socket of each session that speaks for it.
     pub(crate) voices: Voices,
+    /// What the sessions were told that speak with this server.
+    pub(crate) board: Board,
+    /// Renewals that wait to be written together.
+    pub(crate) renewals: Renewals,
 }
 
 /// As handlers get it.
@@ -43,20 +60,27 @@ impl State {
         store: Store,
         objects: Objects,
         stopping: watch::Receiver<bool>,
-    ) -> Self {
-        Self {
+    ) -> std::io::Result<Self> {
+        let mut random = [0; 16];
+        getrandom(&mut random, GetRandomFlags::empty())?;
+        Ok(Self {
             config,
             store,
             objects,
             hints: Hints::default(),
             metrics: Metrics::default(),
+            name: format!("{:032x}", u128::from_ne_bytes(random)),
             reception: Reception::default(),
+            unpacked: Failed::default(),
+            round: Round::default(),
             stopping,
             health: Health::default(),
             leaving: AtomicBool::new(false),
             sockets: Sockets::default(),
             voices: Voices::default(),
-        }
+            board: Board::default(),
+            renewals: Renewals::default(),
+        })
     }
 }
 
@@ -69,16 +93,28 @@ pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
 /// The socket of each session that speaks for it: the last one. Others, whose ends
 /// nobody has noticed yet, are told to go, so that no lease is offered on two.
 #[derive(Debug, Default)]
-pub(crate) struct Voices(Mutex<HashMap<SessionId, oneshot::Sender<()>>>);
+pub(crate) struct Voices(Mutex<Speaking>);
+
+/// After how many the first look for those that ended.
+const SWEEP: usize = 64;
+
+#[derive(Debug, Default)]
+struct Speaking {
+    by_session: HashMap<SessionId, oneshot::Sender<()>>,
+    sweep_at: usize,
+}
 
 impl Voices {
     /// Speaks for a session from now on, until another does: then this ends.
     pub(crate) fn take(&self, session: &SessionId) -> oneshot::Receiver<()> {
         let (taken, mine) = oneshot::channel();
         let mut voices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        voices.retain(|_, voice| !voice.is_closed());
+        if voices.by_session.len() >= voices.sweep_at.max(SWEEP) {
+            voices.by_session.retain(|_, voice| !voice.is_closed());
+            voices.sweep_at = 2 * voices.by_session.len();
+        }
         // The one before hears that it is dropped.
-        voices.insert(session.clone(), taken);
+        voices.by_session.insert(session.clone(), taken);
         mine
     }
 }

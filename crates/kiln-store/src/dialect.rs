@@ -1,7 +1,7 @@
 //! What SQLite and PostgreSQL spell or do differently. Nothing else knows which
 //! of them it talks to.
 
-use sqlx::error::DatabaseError;
+use sqlx::error::{DatabaseError, ErrorKind};
 
 /// A database engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,27 @@ pub(crate) enum Engine {
 /// The number of the lock that makes PostgreSQL's writers one after the other:
 /// `kiln` in ASCII.
 const WRITER: &str = "SELECT pg_advisory_xact_lock(1802071150)";
+
+/// One text for both engines that reads `$1`, a JSON array, as rows: where it says `EACH`
+/// are its members, as `e.value`. What belongs together is so written by one statement,
+/// however much there is of it.
+macro_rules! each {
+    ($engine:expr, $($text:tt)+) => {
+        match $engine {
+            $crate::dialect::Engine::Sqlite =>
+                $crate::dialect::each!(@ "json_each($1) AS e", $($text)+),
+            $crate::dialect::Engine::Postgres => $crate::dialect::each!(
+                @ "jsonb_array_elements(CAST($1 AS jsonb)) AS e", $($text)+),
+        }
+    };
+    (@ $rows:literal, $head:literal EACH $tail:literal) => {
+        concat!($head, " ", $rows, " ", $tail)
+    };
+    (@ $rows:literal, $head:literal EACH) => {
+        concat!($head, " ", $rows)
+    };
+}
+pub(crate) use each;
 
 impl Engine {
     pub(crate) fn of(url: &str) -> Option<Self> {
@@ -88,6 +109,26 @@ impl Engine {
         }
     }
 
+    /// Statements that leave out a million of each growing number: more than a farm
+    /// gives between two copies of its database, and few enough that numbers stay in the
+    /// API's 32 bits.
+    pub(crate) fn leave_numbers_out(self) -> &'static [&'static str] {
+        match self {
+            Self::Sqlite => &[
+                "UPDATE sqlite_sequence SET seq = seq + 1000000",
+                "INSERT INTO sqlite_sequence (name, seq)
+                 SELECT name, 1000000 FROM sqlite_master
+                 WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%'
+                   AND name NOT IN (SELECT name FROM sqlite_sequence)",
+            ],
+            Self::Postgres => &["SELECT setval(numbers, nextval(numbers) + 1000000) FROM
+                 (SELECT CAST(pg_get_serial_sequence(quote_ident(table_name), column_name) AS regclass)
+                      AS numbers
+                  FROM information_schema.columns
+                  WHERE table_schema = current_schema() AND is_identity = 'YES') identities"],
+        }
+    }
+
     /// A growing number that is never given twice, in a migration's text.
     pub(crate) fn identity(self) -> &'static str {
         match self {
@@ -128,6 +169,12 @@ impl Engine {
     pub(crate) fn forbidden(error: &sqlx::Error) -> bool {
         let error = error.as_database_error();
         error.is_some_and(|error| error.code().as_deref() == Some("42501"))
+    }
+
+    /// Whether what was to be written is to blame, so that others' need not fail with it.
+    pub(crate) fn unfit(error: &dyn DatabaseError) -> bool {
+        let data = error.code().is_some_and(|code| code.starts_with("22"));
+        data || error.kind() != ErrorKind::Other
     }
 
     /// Whether a text can't be stored: PostgreSQL has no NUL in texts.

@@ -6,8 +6,11 @@
 //!
 //! ```text
 //! ops/            one file for each kind of operation
-//!   moves.rs      the only place that writes a job's or a task's status
+//!   moves.rs      one job's or task's way to another status
+//!   ledger.rs     what many reports change, read at once and written at once
+//!   counts.rs     what moving many jobs counts and tells, written at once
 //! tx.rs           a transaction: one writer at a time, the database's clock
+//! group.rs        many operations in one transaction
 //! rows.rs         rows ↔ model.rs
 //! pool.rs         connections, and how long anybody waits for one
 //! breaker.rs      whether the database is there
@@ -22,6 +25,7 @@
 
 mod breaker;
 mod dialect;
+mod group;
 mod migrate;
 pub mod model;
 mod open;
@@ -38,6 +42,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 pub use open::CONNECTIONS;
+pub use ops::Restored;
 
 use dialect::Engine;
 use pool::Pool;
@@ -59,6 +64,8 @@ pub struct Store {
     /// Writers of this process queue here, in order, where the database would let
     /// them poll.
     writer: Arc<Mutex<()>>,
+    /// Where operations wait of which many are done in one transaction.
+    grouped: group::Queue,
 }
 
 /// Why an operation was not done.

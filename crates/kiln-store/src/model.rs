@@ -392,6 +392,28 @@ pub struct Hello {
     pub leases: Vec<Fence>,
 }
 
+/// A session renews its leases.
+#[derive(Debug, Clone)]
+pub struct Renewal {
+    /// Its name.
+    pub session: SessionId,
+    /// Whose it says to be, if that is to be checked.
+    pub token: Option<TokenHash>,
+    /// The leases that it has.
+    pub leases: Vec<Fence>,
+}
+
+/// What became of a renewal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewed {
+    /// Its leases are renewed, but for these, which are not its own, or have ended.
+    Lost(Vec<Fence>),
+    /// The token is not its worker's any more.
+    TakenBack,
+    /// There is no such session, or it has ended.
+    Gone,
+}
+
 /// What may change about a session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionState {
@@ -444,66 +466,6 @@ pub struct Counts {
     pub slots: u64,
 }
 
-/// A piece of a log, to be.
-#[derive(Debug, Clone)]
-pub struct NewChunk {
-    /// Where it begins: just where the log ends.
-    pub start: u64,
-    /// Bytes; more than none.
-    pub length: u64,
-    /// SHA-256 of them, in hexadecimal.
-    pub sha256: String,
-    /// The key of the object that holds just these bytes.
-    pub object: String,
-    /// Whether the last of them ends no line.
-    pub mid_line: bool,
-}
-
-/// A piece of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chunk {
-    /// Where it begins.
-    pub start: u64,
-    /// Bytes.
-    pub length: u64,
-    /// What they are, or where.
-    pub held: Held,
-}
-
-/// How a piece of a log is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Held {
-    /// In an object.
-    Object {
-        /// Its key.
-        key: String,
-        /// SHA-256 of its bytes, in hexadecimal.
-        sha256: String,
-    },
-    /// Here.
-    Line(String),
-}
-
-/// What became of a piece.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Added {
-    /// It is the log's end now, which is here.
-    Stored(u64),
-    /// The log ends here, and not where the piece begins.
-    Elsewhere(u64),
-}
-
-/// Of which logs something is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// Of all.
-    Always,
-    /// Of those in which nothing is.
-    Empty,
-    /// Of those in which something is.
-    Begun,
-}
-
 /// A job that has ended, and the logs that it may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
@@ -542,4 +504,97 @@ pub struct Removal {
     pub what: What,
     /// The objects that go with it, or the begins of their keys.
     pub objects: Vec<String>,
+}
+
+/// What rows of some jobs refer to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Referred {
+    /// Objects that hold logs, or pieces of them, by their keys, and how many bytes each has.
+    pub objects: Vec<(String, u64)>,
+    /// Artifacts that were not removed, by job and place, and how many bytes each has.
+    pub artifacts: Vec<(JobId, u32, u64)>,
+    /// Logs that there may be.
+    pub logs: Vec<LogName>,
+    /// Those of them that there must be: of jobs that were given to a worker.
+    pub begun: Vec<LogName>,
+}
+
+/// A piece of a log, to be.
+#[derive(Debug, Clone)]
+pub struct NewChunk {
+    /// Where it begins: just where the log ends.
+    pub start: u64,
+    /// Bytes; more than none.
+    pub length: u64,
+    /// SHA-256 of them, in hexadecimal.
+    pub sha256: String,
+    /// The key of the object that holds just these bytes.
+    pub object: String,
+    /// Whether the last of them ends no line.
+    pub mid_line: bool,
+}
+
+/// A piece of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Where it begins.
+    pub start: u64,
+    /// Bytes.
+    pub length: u64,
+    /// When they were stored; the epoch when nobody noted that.
+    pub created: Moment,
+    /// What they are, or where.
+    pub held: Held,
+}
+
+/// How a piece of a log is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// In an object.
+    Object {
+        /// Its key.
+        key: String,
+        /// SHA-256 of its bytes, in hexadecimal.
+        sha256: String,
+    },
+    /// Here.
+    Line(String),
+    /// In an object with the whole log, packed.
+    Packed {
+        /// Its key.
+        key: String,
+        /// Its own bytes.
+        length: u64,
+    },
+}
+
+/// A packed log, to be.
+#[derive(Debug, Clone)]
+pub struct NewPacked {
+    /// Where the log ends.
+    pub stored: u64,
+    /// The object's key.
+    pub object: String,
+    /// The object's own bytes.
+    pub length: u64,
+}
+
+/// What became of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// It is the log's end now, which is here.
+    Stored(u64),
+    /// The log ends here, and not where the piece begins.
+    Elsewhere(u64),
+}
+
+/// Of which logs something is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Of all.
+    Always,
+    /// Of those in which nothing is.
+    Empty,
+    /// Of those in which something is.
+    Begun,
 }

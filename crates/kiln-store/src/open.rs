@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use crate::{
     Config, OpenError, Store, StoreError,
     dialect::Engine,
-    migrate,
+    group, migrate,
     pool::{ACQUIRE, Pool},
 };
 
@@ -46,9 +46,16 @@ impl Store {
             pool,
             engine,
             writer: Arc::new(Mutex::new(())),
+            grouped: group::Queue::default(),
         };
         migrate::run(&store, migrate::MIGRATIONS, config.migrate).await?;
-        Ok(store)
+        Ok(store.grouping())
+    }
+
+    /// Ends the connections of all clones. With SQLite all that was written is in the
+    /// database's one file then.
+    pub async fn close(self) {
+        self.pool.close().await;
     }
 
     /// Copies a SQLite store while it is used, as it is at one moment, into a file

@@ -72,6 +72,11 @@ impl Pool {
         }
     }
 
+    /// Ends all connections, when what uses them has ended.
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+
     /// Begins a transaction.
     pub(crate) async fn begin(
         &self,

@@ -15,6 +15,7 @@ pub(crate) struct Tx {
     inner: Transaction<'static, Any>,
     /// When it began, by the database's clock. What one operation writes has one time.
     pub(crate) now: Moment,
+    pub(crate) engine: Engine,
     // After `inner`: dropped, and let go, after it.
     _turn: Option<OwnedMutexGuard<()>>,
 }
@@ -46,6 +47,7 @@ impl Store {
         Ok(Tx {
             inner,
             now: Moment(now),
+            engine: self.engine,
             _turn: turn,
         })
     }

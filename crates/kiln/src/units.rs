@@ -10,8 +10,32 @@ pub fn duration_or_none(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How long something is kept: a time of at least an hour, or `forever`.
+pub fn age(text: &str) -> Result<Option<Duration>, String> {
+    if text == "forever" {
+        return Ok(None);
+    }
+    let wrong = |_| format!("`{text}` is no time; write it like 90d or 12h, or forever");
+    match seconds(text).map_err(wrong)? {
+        // What is longer than the calendar is for ever.
+        seconds @ 3600..=300_000_000_000 => Ok(Some(Duration::from_secs(seconds))),
+        0..3600 => Err(format!(
+            "`{text}` is less than an hour; write it like 90d or 12h, or forever"
+        )),
+        _ => Err(format!("`{text}` is for ever; write forever")),
+    }
+}
+
 /// `90s`, `45m`, `1h30m`; a bare number is seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
+    // Longer than a year is a slip of the finger, and tokio's clock ends somewhere.
+    match seconds(text)? {
+        seconds @ 1..=31_536_000 => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("`{text}` is no time between a second and a year")),
+    }
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is no time; write it like 90s, 45m, 1h30m or 2d");
     let mut seconds = 0u64;
     let mut digits = String::new();
@@ -36,11 +60,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         let rest: u64 = digits.parse().map_err(|_| wrong())?;
         seconds = seconds.checked_add(rest).ok_or_else(wrong)?;
     }
-    // Longer than a year is a slip of the finger, and tokio's clock ends somewhere.
-    match seconds {
-        1..=31_536_000 => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("`{text}` is no time between a second and a year")),
-    }
+    Ok(seconds)
 }
 
 /// `256M`, `1G`, `4096`.
@@ -106,6 +126,16 @@ mod tests {
             "18446744073709551615h",
         ] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_kept_for_long_or_for_ever() {
+        assert_eq!(age("forever"), Ok(None));
+        assert_eq!(age("90d"), Ok(Some(Duration::from_secs(90 * 86_400))));
+        assert_eq!(age("3650d"), Ok(Some(Duration::from_secs(3650 * 86_400))));
+        for wrong in ["", "0", "59m", "90x", "never", "99999999d"] {
+            assert!(age(wrong).is_err(), "{wrong}");
         }
     }
 

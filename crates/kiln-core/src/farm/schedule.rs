@@ -103,6 +103,8 @@ impl<'a> Pass<'a> {
         let places: std::collections::BTreeMap<ShareId, usize> =
             shares.iter().map(|share| share.id).zip(0..).collect();
         let mut waiting: Vec<Waiting> = Vec::new();
+        // Lanes come by class, and all of one class are served by the same.
+        let mut last: Option<(&Requirements, Vec<usize>)> = None;
         for lane in lanes {
             let Some(&share) = places.get(&lane.share) else {
                 continue;
@@ -110,12 +112,14 @@ impl<'a> Pass<'a> {
             let serves = |(_, slots): &(usize, &Slots)| {
                 slots.free > 0 && slots.labels.serves(&lane.requirements).is_some()
             };
-            let served_by: Vec<usize> = slots
-                .iter()
-                .enumerate()
-                .filter(serves)
-                .map(|(place, _)| place)
-                .collect();
+            let served_by = match last.take() {
+                Some((same, served_by)) if *same == lane.requirements => served_by,
+                _ => {
+                    let serving = slots.iter().enumerate().filter(serves);
+                    serving.map(|(place, _)| place).collect()
+                }
+            };
+            last = Some((&lane.requirements, served_by.clone()));
             if served_by.is_empty() {
                 continue;
             }

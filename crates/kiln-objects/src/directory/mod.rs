@@ -9,16 +9,18 @@
 //! ```
 //!
 //! What a crash left of a log beyond the last acknowledged byte counts as stored once it is
-//! fsynced, when the log is next looked at. A packed log ([`crate::frames`]) takes the place of the
-//! log when nothing is added any more; where both are there, the log counts. An artifact comes into `incoming/` and is renamed
+//! fsynced, when the log is next looked at. A packed log ([`crate::frames`]) takes the place of
+//! the log when nothing is added any more; where both are there, the log counts. An artifact comes into `incoming/` and is renamed
 //! when it is on disk.
 
 mod artifact;
-pub(crate) mod disk;
+mod disk;
+mod files;
 mod log;
 mod pack;
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -35,7 +37,12 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{AppendError, Index, PutError, Reader, When, is_name, no_name, table::Table};
+pub(crate) use disk::blocking;
+
+use crate::{
+    AppendError, Found, Index, PutError, Reader, When, is_name, no_name, table::Table,
+    upkeep::of_job,
+};
 
 #[derive(Debug)]
 pub(crate) struct Directory {
@@ -53,14 +60,26 @@ impl Directory {
             disk::prepare(&dir).map_err(|error| {
                 io::Error::new(error.kind(), format!("{}: {error}", dir.display()))
             })?;
-            Ok(Self {
-                dir,
-                index,
-                logs: Table::default(),
-                next: AtomicU64::new(0),
-            })
+            Ok(Self::of(dir, index))
         })
         .await
+    }
+
+    /// One that is there, as it is.
+    pub(crate) fn look(dir: &Path, index: Arc<dyn Index>) -> io::Result<Self> {
+        let found = std::fs::read_dir(dir);
+        found
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", dir.display())))?;
+        Ok(Self::of(dir.to_owned(), index))
+    }
+
+    fn of(dir: PathBuf, index: Arc<dyn Index>) -> Self {
+        Self {
+            dir,
+            index,
+            logs: Table::default(),
+            next: AtomicU64::new(0),
+        }
     }
 
     pub(crate) async fn check(&self) -> io::Result<()> {
@@ -133,6 +152,37 @@ impl Directory {
     pub(crate) async fn pack(&self, log: &LogName) -> io::Result<u64> {
         let locked = self.entry(log)?.lock().await?;
         locked.pack(self.incoming()).await
+    }
+
+    pub(crate) fn log_files(&self, log: &LogName) -> io::Result<Vec<String>> {
+        self.log_path(log)?;
+        let job = of_job(disk::LOGS, log.job());
+        let file = match log {
+            LogName::Job(_) => format!("{job}log"),
+            LogName::Task(_, task) => format!("{job}tasks/{task}/log"),
+        };
+        let packed = format!("{file}.zst");
+        Ok(vec![file, packed])
+    }
+
+    pub(crate) async fn shards(&self) -> io::Result<BTreeSet<i32>> {
+        let root = self.dir.clone();
+        disk::blocking(move || files::shards(&root)).await
+    }
+
+    pub(crate) async fn list(&self, shard: i32) -> io::Result<Vec<Found>> {
+        let root = self.dir.clone();
+        disk::blocking(move || files::list(&root, shard)).await
+    }
+
+    pub(crate) async fn remove(&self, key: &str) -> io::Result<()> {
+        let (root, key) = (self.dir.clone(), key.to_owned());
+        disk::blocking(move || files::remove(&root, &key)).await
+    }
+
+    pub(crate) async fn mark(&self, farm: &str) -> io::Result<String> {
+        let (root, farm) = (self.dir.clone(), farm.to_owned());
+        disk::blocking(move || files::mark(&root, &farm)).await
     }
 
     pub(crate) fn watch(&self, log: &LogName) -> watch::Receiver<u64> {

@@ -82,6 +82,11 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// What it was given to write to: whoever writes to memory may take from it what is there.
+    pub fn out(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Writes the rest and the index. Gives what it was given to write to.
     ///
     /// # Errors

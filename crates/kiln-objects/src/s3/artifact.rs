@@ -38,7 +38,7 @@ pub(super) async fn put(
         counted.whole(sha256)?;
         return Ok(bucket.put(key, bytes.freeze()).await?);
     }
-    let mut upload = Upload(Some(bucket.begin(key).await?));
+    let mut upload = Upload::begin(bucket, key).await?;
     loop {
         let bytes = counted.next(index(part)).await?;
         if bytes.is_empty() {
@@ -51,10 +51,14 @@ pub(super) async fn put(
 }
 
 /// An object that is not there yet. Dropped, what came of it goes.
-struct Upload(Option<Box<dyn MultipartUpload>>);
+pub(super) struct Upload(Option<Box<dyn MultipartUpload>>);
 
 impl Upload {
-    async fn part(&mut self, bytes: bytes::Bytes) -> io::Result<()> {
+    pub(super) async fn begin(bucket: &Bucket, key: &str) -> io::Result<Self> {
+        Ok(Self(Some(bucket.begin(key).await?)))
+    }
+
+    pub(super) async fn part(&mut self, bytes: bytes::Bytes) -> io::Result<()> {
         let Some(upload) = &mut self.0 else {
             return Ok(());
         };
@@ -62,7 +66,7 @@ impl Upload {
         put.map_err(|error| fault::of(&error))
     }
 
-    async fn complete(mut self) -> io::Result<()> {
+    pub(super) async fn complete(mut self) -> io::Result<()> {
         let Some(upload) = &mut self.0 else {
             return Ok(());
         };
@@ -82,7 +86,7 @@ impl Drop for Upload {
         };
         runtime.spawn(async move {
             if let Err(error) = upload.abort().await {
-                tracing::debug!("parts of an artifact stay: {}", fault::cause(&error));
+                tracing::debug!("parts of an object stay: {}", fault::cause(&error));
             }
         });
     }

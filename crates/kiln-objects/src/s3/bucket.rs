@@ -13,7 +13,7 @@ use super::{
     config::{S3Config, Stores, wrong},
     fault, key,
 };
-use crate::Reader;
+use crate::{Found, Reader};
 
 /// How long a look takes at the most whether one can write.
 const CHECK: Duration = Duration::from_secs(5);
@@ -124,6 +124,55 @@ impl Bucket {
         let stream = got.map_err(|error| fault::of(&error))?.into_stream();
         let stream = stream.map_err(|error| fault::of(&error));
         Ok(Box::new(StreamReader::new(stream)))
+    }
+
+    /// Removes an object; one that is gone is gone.
+    pub(super) async fn remove(&self, key: &str) -> io::Result<()> {
+        match self.delete(key).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// All of a small text, if it is there.
+    pub(super) async fn whole(&self, key: &str) -> io::Result<Option<String>> {
+        let path = self.path(key)?;
+        let found = async { self.stores.lasting.get(&path).await?.bytes().await };
+        match found.await.map_err(|error| fault::of(&error)) {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All objects below a key.
+    pub(super) async fn list(&self, below: &str) -> io::Result<Vec<Found>> {
+        let path = self.path(below)?;
+        let found = self.stores.lasting.list(Some(&path));
+        let found = found.map_ok(|about| Found {
+            key: self.key(&about.location),
+            size: about.size,
+            modified: about.last_modified.into(),
+        });
+        let found = found.try_collect().await;
+        found.map_err(|error| fault::of(&error))
+    }
+
+    /// The names of what is directly below a key and has something below itself.
+    pub(super) async fn below(&self, key: &str) -> io::Result<Vec<String>> {
+        let path = self.path(key)?;
+        let listed = self.stores.lasting.list_with_delimiter(Some(&path)).await;
+        let listed = listed.map_err(|error| fault::of(&error))?;
+        let names = listed.common_prefixes.iter();
+        Ok(names
+            .filter_map(|path| path.filename().map(str::to_owned))
+            .collect())
+    }
+
+    /// A path without the farm's prefix.
+    fn key(&self, path: &Path) -> String {
+        let parts = path.prefix_match(&self.prefix);
+        parts.map_or_else(|| path.to_string(), |parts| Path::from_iter(parts).into())
     }
 
     /// Begins an object that comes in parts, and is not there before all of them are.

@@ -23,12 +23,21 @@ pub(crate) fn of_log(log: &LogName) -> io::Result<Path> {
 
 /// A new piece's: no other one ever has it.
 pub(crate) fn of_piece(log: &LogName, start: u64) -> io::Result<String> {
+    Ok(of_log(log)?
+        .join(format!("{start:020}-{}", random()?))
+        .into())
+}
+
+/// A packed log's: no other one ever has it.
+pub(crate) fn of_packed(log: &LogName) -> io::Result<String> {
+    Ok(of_log(log)?.join(format!("packed-{}", random()?)).into())
+}
+
+/// What nobody else has.
+fn random() -> io::Result<String> {
     let mut random = [0; 16];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-    let random = u128::from_ne_bytes(random);
-    Ok(of_log(log)?
-        .join(format!("{start:020}-{random:032x}"))
-        .into())
+    Ok(format!("{:032x}", u128::from_ne_bytes(random)))
 }
 
 /// An artifact's.

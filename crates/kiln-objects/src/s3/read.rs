@@ -2,20 +2,23 @@
 
 use std::{collections::VecDeque, io, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{
     FutureExt as _, StreamExt as _, future::BoxFuture, stream, stream::FuturesOrdered,
 };
 use kiln_core::farm::LogName;
+use tokio::io::AsyncReadExt as _;
 use tokio_util::io::StreamReader;
 
-use super::{Inner, index};
+use super::{Inner, index, pack};
 use crate::{Held, Piece, Reader};
 
 /// Rows that are read at once.
 const ROWS: u32 = 64;
 /// The most that one request asks for, in bytes.
 const PART: u64 = 256 << 10;
+/// What is read at once of a packed log.
+const READ: usize = 64 << 10;
 /// So much is fetched ahead: bytes, and requests.
 const AHEAD: u64 = 1 << 20;
 const REQUESTS: usize = 16;
@@ -39,6 +42,12 @@ pub(super) struct Pieces {
     coming: FuturesOrdered<BoxFuture<'static, io::Result<Bytes>>>,
     /// Bytes of what is coming.
     ahead: u64,
+    /// What is given begins here.
+    at: u64,
+    /// From where on it was listed again, as objects were gone.
+    again: Option<u64>,
+    /// After what is coming, if the log is packed.
+    packed: Option<Reader>,
 }
 
 impl Pieces {
@@ -51,6 +60,9 @@ impl Pieces {
             listed: VecDeque::new(),
             coming: FuturesOrdered::new(),
             ahead: 0,
+            at: from,
+            again: None,
+            packed: None,
         }
     }
 
@@ -69,11 +81,38 @@ impl Pieces {
                 None => break,
             }
         }
-        let Some(bytes) = self.coming.next().await.transpose()? else {
-            return Ok(None);
+        let bytes = match self.coming.next().await {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(error)) => return self.list_again(error),
+            None => return self.read_packed().await,
         };
         self.ahead -= bytes.len() as u64;
+        self.at += bytes.len() as u64;
         Ok(Some(bytes))
+    }
+
+    /// Where an object is gone the log was packed, and after some time its pieces were
+    /// removed: what is there now is listed. Gives no bytes.
+    fn list_again(&mut self, error: io::Error) -> io::Result<Option<Bytes>> {
+        if error.kind() != io::ErrorKind::NotFound || self.again == Some(self.at) {
+            return Err(error);
+        }
+        self.again = Some(self.at);
+        self.coming = FuturesOrdered::new();
+        self.ahead = 0;
+        self.listed.clear();
+        self.listed_to = self.at;
+        Ok(Some(Bytes::new()))
+    }
+
+    async fn read_packed(&mut self) -> io::Result<Option<Bytes>> {
+        let Some(packed) = &mut self.packed else {
+            return Ok(None);
+        };
+        let mut bytes = BytesMut::with_capacity(READ);
+        let read = packed.read_buf(&mut bytes).await?;
+        self.at += read as u64;
+        Ok((read > 0).then(|| bytes.freeze()))
     }
 
     fn fetch(&mut self, part: Part) {
@@ -84,6 +123,8 @@ impl Pieces {
                 let bytes = text.slice(index(from)..index(to));
                 std::future::ready(Ok(bytes)).boxed()
             }
+            // It is not cut: see `list`.
+            Held::Packed { .. } => std::future::ready(Err(self.hole())).boxed(),
             Held::Object { key, .. } => {
                 let inner = Arc::clone(&self.inner);
                 async move { inner.bucket.get(&key, from..to).await }.boxed()
@@ -95,6 +136,12 @@ impl Pieces {
     async fn list(&mut self) -> io::Result<()> {
         let before = self.listed_to;
         let pieces = self.inner.index.pieces(&self.log, before, ROWS).await?;
+        if let Some(Held::Packed { key, length }) = pieces.first().map(|piece| &piece.held) {
+            let packed = pack::open(&self.inner, key, *length).await?;
+            self.packed = Some(packed.read(before, self.end));
+            self.listed_to = self.end;
+            return Ok(());
+        }
         for piece in pieces {
             self.cut(&piece)?;
         }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_core::farm::{Fence, JobId, LeaseKey, LogName};
 
-use crate::{Held, Index, IndexError, NewPiece, Piece, When};
+use crate::{Held, Index, IndexError, NewPiece, PackedLog, Piece, When};
 
 /// An index in memory. Every lease is of one job, and holds until it is ended.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ impl State {
         pieces.push(Piece {
             start,
             length,
+            // It has no clock: pieces come one after another.
+            time: pieces.len() as i64,
             held,
         });
         *ends = mid_line;
@@ -127,5 +129,27 @@ impl Index for MemoryIndex {
         };
         let length = text.len() as u64;
         Ok(state.add(log, length, Held::Text(Bytes::from(text)), false))
+    }
+
+    async fn pack(&self, log: &LogName, packed: &PackedLog) -> Result<(), IndexError> {
+        let mut state = self.state();
+        let stored = state.end(log);
+        let pieces = state.logs.get_mut(log).map(|(pieces, _)| pieces);
+        let Some(pieces) = pieces.filter(|_| stored == packed.stored) else {
+            return Err(IndexError::Offset { stored });
+        };
+        if matches!(pieces[0].held, Held::Packed { .. }) {
+            return Err(IndexError::Offset { stored });
+        }
+        *pieces = vec![Piece {
+            start: 0,
+            length: stored,
+            time: 0,
+            held: Held::Packed {
+                key: packed.key.clone(),
+                length: packed.length,
+            },
+        }];
+        Ok(())
     }
 }

@@ -50,6 +50,16 @@ mod on {
             any_part_of_a_long_log_is_read,
             overlapping_appends_in_any_order_are_the_stream,
         ;
+        packed:
+            a_packed_log_is_read_as_before_and_takes_less_room,
+            a_line_of_a_packed_log_is_found_without_reading_what_is_before,
+            who_reads_while_a_log_is_packed_reads_on,
+            many_read_while_two_pack_the_same_log,
+            nothing_is_added_to_a_packed_log,
+            a_log_that_packing_does_not_make_smaller_stays_as_it_is,
+            what_is_there_is_listed_and_removed,
+            whose_all_this_is_is_written_once,
+        ;
         artifacts:
             an_artifact_is_there_when_all_of_it_came,
             one_that_is_not_what_was_announced_leaves_nothing,

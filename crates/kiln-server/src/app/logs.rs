@@ -29,7 +29,13 @@ pub(crate) struct Log {
     over: bool,
     /// What it says if it is over and empty.
     sentence: String,
+    /// Whether it was removed: it says the sentence, whatever is there.
+    removed: bool,
 }
+
+/// What a log says that was removed.
+const REMOVED: &str =
+    "[kiln] this log was removed: the farm keeps the logs of old jobs only for some time\n";
 
 /// A job's own log.
 pub(crate) fn of_job(job: &Job) -> Log {
@@ -40,16 +46,20 @@ pub(crate) fn of_job(job: &Job) -> Log {
             Some(why) => format!("{why}\n"),
             None => "This job did not run.\n".into(),
         },
+        removed: false,
     }
+    .unless_removed(job)
 }
 
 /// The log of a job's task.
-pub(crate) fn of_task(job: JobId, task: &str, status: TaskStatus) -> Log {
+pub(crate) fn of_task(job: &Job, task: &str, status: TaskStatus) -> Log {
     Log {
-        name: LogName::Task(job, task.to_owned()),
+        name: LogName::Task(job.id, task.to_owned()),
         over: status.is_terminal(),
         sentence: "This task did not run.\n".into(),
+        removed: false,
     }
+    .unless_removed(job)
 }
 
 /// Whether a job in this state has a log that the API shows: from RUNNING on, and
@@ -76,16 +86,35 @@ pub(crate) async fn find(
     let tasks = state.store.tasks(&[job.id]).await?;
     let task = tasks.iter().find(|task| task.name == name);
     let task = task.ok_or(Error::Hidden("task"))?;
-    Ok(of_task(job.id, name, task.status))
+    Ok(of_task(&job, name, task.status))
 }
 
 impl Log {
+    fn unless_removed(self, job: &Job) -> Self {
+        match job.logs_removed {
+            None => self,
+            Some(_) => Self {
+                sentence: REMOVED.to_owned(),
+                removed: true,
+                ..self
+            },
+        }
+    }
+
+    /// How long what there is of it is.
+    async fn stored(&self, state: &State) -> Result<u64> {
+        match self.removed {
+            true => Ok(0),
+            false => Ok(state.objects.stored(&self.name).await?),
+        }
+    }
+
     /// How long it is now.
     ///
     /// # Errors
     /// When the storage fails.
     pub(crate) async fn length(&self, state: &State) -> Result<u64> {
-        match state.objects.stored(&self.name).await? {
+        match self.stored(state).await? {
             0 if self.over => Ok(self.sentence.len() as u64),
             stored => Ok(stored),
         }
@@ -101,13 +130,25 @@ impl Log {
     /// # Errors
     /// When the storage fails.
     pub(crate) async fn read(&self, state: &State, from: u64, to: u64) -> Result<Reader> {
-        if self.over && state.objects.stored(&self.name).await? == 0 {
+        if self.over && self.stored(state).await? == 0 {
             let bytes = self.sentence.as_bytes();
             let within = |at: u64| usize::try_from(at).unwrap_or(bytes.len()).min(bytes.len());
             let part = bytes[within(from)..within(to)].to_vec();
             return Ok(Box::new(std::io::Cursor::new(part)));
         }
         Ok(state.objects.read(&self.name, from, to).await?)
+    }
+
+    /// Where to begin to read for this line, from 1: a byte, and the number of the line that it
+    /// is of.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub(crate) async fn seek_line(&self, state: &State, line: u64) -> Result<(u64, u64)> {
+        match self.removed {
+            true => Ok((0, 1)),
+            false => Ok(state.objects.seek_line(&self.name, line).await?),
+        }
     }
 
     /// Its last bytes as text, beginning with a whole character.

@@ -5,6 +5,7 @@
 
 pub(crate) mod actor;
 pub(crate) mod artifacts;
+pub(crate) mod board;
 mod error;
 pub(crate) mod groups;
 pub(crate) mod health;
@@ -14,6 +15,7 @@ pub(crate) mod leases;
 pub(crate) mod logs;
 pub(crate) mod narrate;
 pub(crate) mod permission;
+pub(crate) mod renewals;
 pub(crate) mod sessions;
 pub(crate) mod submit;
 pub(crate) mod time;

@@ -1,15 +1,15 @@
 //! Workers' sessions: hello, what they are, what they have leases for.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use kiln_core::farm::{Fence, SessionId};
 use kiln_store::{
     StoreError,
-    model::{Hello, Lease, SessionState, TokenHash, Voice, Worker},
+    model::{Hello, Lease, Renewal, SessionState, TokenHash, Voice, Worker},
 };
 use kiln_wire::message::{FromServer, Offer, Recipe};
 
-use super::token;
+use super::{board::Seat, renewals::Pending, token};
 use crate::{state::State, urls};
 
 /// What there is to tell a session, now and from then on.
@@ -19,7 +19,7 @@ pub(crate) struct Told {
     /// By which it is told.
     voice: Voice,
     /// The leases of which it knows.
-    known: HashSet<Fence>,
+    seat: Arc<Seat>,
 }
 
 /// Whose token that is; none when it is no worker's, or was taken back.
@@ -41,10 +41,11 @@ pub(crate) async fn hello(
 ) -> Result<(Told, Vec<Fence>), StoreError> {
     let (lost, voice) = state.store.hello_by_voice(worker.id, hello).await?;
     let known = hello.leases.iter().copied();
+    let known = known.filter(|fence| !lost.contains(fence)).collect();
     let told = Told {
         session: hello.session.clone(),
         voice,
-        known: known.filter(|fence| !lost.contains(fence)).collect(),
+        seat: state.board.take(&hello.session, known),
     };
     look_at_slots(state);
     Ok((told, lost))
@@ -71,6 +72,18 @@ pub(crate) async fn end(state: &State, session: &SessionId) {
     }
 }
 
+/// Looks at the leases of all sessions at once. Those that were told otherwise look for
+/// themselves.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn look(state: &State) -> Result<(), StoreError> {
+    if !state.board.is_empty() {
+        state.board.compare(state.store.leases_of_sessions().await?);
+    }
+    Ok(())
+}
+
 fn look_at_slots(state: &State) {
     state.hints.changed(&kiln_store::model::Changed {
         assign: true,
@@ -79,24 +92,25 @@ fn look_at_slots(state: &State) {
 }
 
 impl Told {
-    /// Renews leases. Gives those that are lost.
-    ///
-    /// # Errors
-    /// As [`kiln_store::Store::renew`].
-    pub(crate) async fn renew(
-        &mut self,
-        state: &State,
-        leases: &[Fence],
-    ) -> Result<Vec<Fence>, StoreError> {
-        let renewed = state.store.renew(&self.session, leases).await;
-        if matches!(renewed, Err(StoreError::Unavailable(_))) {
-            state.reception.broke_off();
-        }
-        let lost = renewed?;
-        for fence in &lost {
-            self.known.remove(fence);
-        }
-        Ok(lost)
+    /// Begins to renew leases, with those of other sessions.
+    pub(crate) fn renew(&self, state: &State, token: TokenHash, leases: Vec<Fence>) -> Pending {
+        state.renewals.add(Renewal {
+            session: self.session.clone(),
+            token: Some(token),
+            leases,
+        })
+    }
+
+    /// These leases are lost, and its worker is told so.
+    pub(crate) fn forget(&self, lost: &[Fence]) {
+        self.seat
+            .known(|known| known.retain(|fence| !lost.contains(fence)));
+    }
+
+    /// Waits until there may be news: at once when that was never asked, else once what
+    /// the database has is not what the session was told.
+    pub(crate) async fn is_behind(&self) {
+        self.seat.is_behind().await;
     }
 
     /// Looks at the session's leases: what to tell of them. What is given is taken for told.
@@ -104,20 +118,22 @@ impl Told {
     /// # Errors
     /// When the database fails; then there is more to tell the next time.
     /// [`StoreError::Conflict`] when another voice tells the session, here or at another server.
-    pub(crate) async fn news(&mut self, state: &State) -> Result<Vec<FromServer>, StoreError> {
+    pub(crate) async fn news(&self, state: &State) -> Result<Vec<FromServer>, StoreError> {
         let leases = state.store.leases(&self.session).await?;
         let there: HashSet<Fence> = leases.iter().map(|lease| lease.fence).collect();
         let mut news = Vec::new();
-        self.known.retain(|fence| {
-            let stays = there.contains(fence);
-            if !stays {
-                news.push(FromServer::Cancel { fence: *fence });
-            }
-            stays
+        self.seat.known(|known| {
+            known.retain(|fence| {
+                let stays = there.contains(fence);
+                if !stays {
+                    news.push(FromServer::Cancel { fence: *fence });
+                }
+                stays
+            });
         });
         for lease in leases {
             let fence = lease.fence;
-            if self.known.contains(&fence) {
+            if self.seat.known(|known| known.contains(&fence)) {
                 continue;
             }
             match offer(state, lease, self.voice).await {
@@ -130,7 +146,7 @@ impl Told {
                     continue;
                 }
             }
-            self.known.insert(fence);
+            self.seat.known(|known| known.insert(fence));
         }
         Ok(news)
     }

@@ -1,7 +1,13 @@
 //! Passes that look at the truth and do one step. Each runs when hinted or by the clock,
 //! and may be repeated: what one that failed did not do, the next does.
 
+mod pack;
 mod reception;
+mod retain;
+mod sweep;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+mod tests;
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -9,10 +15,13 @@ use futures_util::FutureExt as _;
 use kiln_store::{StoreError, model::Given};
 use tokio::{task::JoinSet, time::Instant};
 
+pub(crate) use pack::Failed;
 pub(crate) use reception::Reception;
+pub(crate) use sweep::Round;
+pub use sweep::{Findings, check};
 
 use crate::{
-    app::narrate,
+    app::{narrate, renewals, sessions},
     state::{Shared, State, stopped},
 };
 
@@ -20,6 +29,12 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(1);
 /// How often they look for jobs that nobody serves.
 const LOOK_FOR_UNSERVED: Duration = Duration::from_mins(1);
+/// How often they look after what ended jobs keep.
+const LOOK_AFTER_ENDED: Duration = Duration::from_secs(10);
+const LOOK_FOR_OLD: Duration = Duration::from_mins(1);
+const LOOK_FOR_ROWS: Duration = Duration::from_hours(1);
+/// A server that does what one is enough for is not waited for longer than this.
+const DUTY_SECONDS: u32 = 120;
 /// The longest wait after passes that failed.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -28,6 +43,8 @@ pub(crate) fn start(state: &Shared) -> JoinSet<()> {
     let mut passes = JoinSet::new();
     passes.spawn(repeat(state.clone(), "assign", LOOK, true, assign));
     passes.spawn(repeat(state.clone(), "reap", LOOK, false, reap));
+    passes.spawn(repeat(state.clone(), "look", LOOK, false, sessions::look));
+    passes.spawn(renewals::keep(state.clone()));
     let unserved = LOOK_FOR_UNSERVED;
     passes.spawn(repeat(
         state.clone(),
@@ -36,7 +53,24 @@ pub(crate) fn start(state: &Shared) -> JoinSet<()> {
         false,
         cancel_unserved,
     ));
+    let (ended, old, rows) = (LOOK_AFTER_ENDED, LOOK_FOR_OLD, LOOK_FOR_ROWS);
+    passes.spawn(repeat(state.clone(), "pack", ended, false, pack::pass));
+    passes.spawn(repeat(state.clone(), "retain", old, false, retain::pass));
+    passes.spawn(repeat(
+        state.clone(),
+        "collect",
+        ended,
+        false,
+        retain::collect,
+    ));
+    passes.spawn(repeat(state.clone(), "sweep", ended, false, sweep::pass));
+    passes.spawn(repeat(state.clone(), "tidy", rows, false, retain::tidy));
     passes
+}
+
+/// Whether this server is to do what one is enough for.
+async fn duty(state: &State, name: &str) -> Result<bool, StoreError> {
+    state.store.take_duty(name, &state.name, DUTY_SECONDS).await
 }
 
 /// One pass after another. Whatever happens in one, there is a next; the more failed in

@@ -27,9 +27,14 @@ impl Lines {
         };
         (first >= 1 && first <= last).then_some(Self { first, last })
     }
+
+    /// The first one.
+    pub(super) fn first(self) -> u64 {
+        self.first
+    }
 }
 
-/// Reads a log from its begin and gives the bytes of these lines, in bounded memory.
+/// Reads a log from somewhere before these lines on, and gives their bytes, in bounded memory.
 pub(super) struct Cut<R> {
     reader: R,
     lines: Lines,
@@ -37,11 +42,13 @@ pub(super) struct Cut<R> {
 }
 
 impl<R: AsyncRead + Unpin> Cut<R> {
-    pub(super) fn new(reader: R, lines: Lines) -> Self {
+    /// The reader begins within this line, or at its begin: it is the first one then, or one
+    /// before.
+    pub(super) fn new(reader: R, line: u64, lines: Lines) -> Self {
         Self {
             reader,
             lines,
-            line: 1,
+            line,
         }
     }
 
@@ -83,7 +90,7 @@ mod tests {
     use super::*;
 
     async fn cut(text: &[u8], lines: &str) -> Vec<u8> {
-        let mut cut = Cut::new(text, Lines::parse(lines).unwrap());
+        let mut cut = Cut::new(text, 1, Lines::parse(lines).unwrap());
         let mut all = Vec::new();
         while let Some(bytes) = cut.next().await.unwrap() {
             all.extend_from_slice(&bytes);

@@ -163,7 +163,8 @@ async fn lines(
     length: u64,
     lines: Lines,
 ) -> Result<Response> {
-    let cut = Cut::new(log.read(state, 0, length).await?, lines);
+    let (from, line) = log.seek_line(state, lines.first()).await?;
+    let cut = Cut::new(log.read(state, from, length).await?, line, lines);
     let stream = stream::try_unfold(cut, async |mut cut| {
         Ok::<_, std::io::Error>(cut.next().await?.map(|bytes| (bytes, cut)))
     });

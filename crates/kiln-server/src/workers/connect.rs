@@ -1,8 +1,8 @@
 //! A worker's WebSocket: see `kiln_wire::message`.
 //!
 //! Nothing is lost with it: leases stay, and what was to be told is told on the next one.
-//! What there is to tell is found by looking at the session's leases, when hinted and each
-//! second.
+//! What there is to tell is found by looking at the session's leases: when hinted, and when the
+//! look at all sessions' leases, each second, found that the session was told otherwise.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,16 +16,17 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use kiln_core::farm::{Fence, SessionId, limits};
-use kiln_store::StoreError;
+use kiln_core::farm::{SessionId, limits};
+use kiln_store::{StoreError, model::Renewed};
 use kiln_wire::message::{FromServer, FromWorker, MAX_MESSAGE, Mood, PROTOCOL};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{caller::Caller, hello, refusal::Refused};
 use crate::{
     app::{
         leases::ReportError,
+        renewals::Pending,
         sessions::{self, Told},
     },
     state::{Shared, stopped},
@@ -37,8 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long it may say nothing at all.
 const SILENCE: Duration = Duration::from_secs(limits::LEASE_SECONDS);
-/// How often its leases are looked at without a hint.
-const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) async fn connect(
     State(state): State<Shared>,
@@ -220,8 +219,7 @@ async fn greet(socket: &mut Socket, state: &Shared, caller: &Caller) -> Result<S
 async fn talk(socket: &mut Socket, state: &Shared, caller: &Caller, session: &mut Session) -> End {
     let mut hint = state.hints.session(&session.id);
     let mut stopping = state.stopping.clone();
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut renewing: Option<Pending> = None;
     let mut silent_at = Instant::now() + SILENCE;
     loop {
         let done = tokio::select! {
@@ -231,13 +229,14 @@ async fn talk(socket: &mut Socket, state: &Shared, caller: &Caller, session: &mu
             text = socket.next() => match text {
                 Ok(text) => {
                     silent_at = Instant::now() + SILENCE;
-                    heard(socket, state, caller, session, &text).await
+                    heard(socket, state, caller, session, &mut renewing, &text).await
                 }
                 Err(end) => return end,
             },
             // The sender stays as long as somebody listens.
             _ = hint.changed() => tell(socket, state, session).await,
-            _ = look.tick() => tell(socket, state, session).await,
+            () = session.told.is_behind() => tell(socket, state, session).await,
+            renewed = answer(&mut renewing) => tell_renewed(socket, session, renewed).await,
         };
         if let Err(end) = done {
             return end;
@@ -266,6 +265,7 @@ async fn heard(
     state: &Shared,
     caller: &Caller,
     session: &mut Session,
+    renewing: &mut Option<Pending>,
     text: &str,
 ) -> Result<(), End> {
     let message = serde_json::from_str(text);
@@ -279,32 +279,42 @@ async fn heard(
         }
         FromWorker::Renew { leases } => {
             hello::leases(leases.len()).map_err(refused)?;
-            renew(socket, state, caller, session, &leases).await
+            // Each is answered, whatever its worker's haste.
+            if renewing.is_some() {
+                let before = answer(renewing).await;
+                tell_renewed(socket, session, before).await?;
+            }
+            *renewing = Some(session.told.renew(state, caller.token, leases));
+            Ok(())
         }
     }
 }
 
-/// Renews. Where the database fails there is no answer, and no lease is lost by it: the
-/// worker renews again, and the reaper waits.
-async fn renew(
-    socket: &mut Socket,
-    state: &Shared,
-    caller: &Caller,
-    session: &mut Session,
-    leases: &[Fence],
-) -> Result<(), End> {
-    let renewed = async {
-        let worker = sessions::worker(state, caller.token).await?;
-        let lost = session.told.renew(state, leases).await?;
-        Ok::<_, StoreError>((worker.is_some(), lost))
+/// Waits for the answer to a renewal; for ever when there was none.
+async fn answer(renewing: &mut Option<Pending>) -> Option<Renewed> {
+    let Some(pending) = renewing else {
+        return std::future::pending().await;
     };
-    match renewed.await {
-        Ok((true, lost)) => socket.say(&FromServer::Renewed { lost }).await,
-        Ok((false, _)) => Err(refused("this worker's token was taken back")),
-        Err(StoreError::Unavailable(error)) => {
-            tracing::warn!("leases can't be renewed: {error}");
-            Ok(())
+    let renewed = pending.await;
+    *renewing = None;
+    // Where nobody answers, the database didn't.
+    renewed.ok()
+}
+
+/// Tells what became of a renewal. Where the database failed nothing is told, and no lease is
+/// lost by it: the worker renews again, and the reaper waits.
+async fn tell_renewed(
+    socket: &mut Socket,
+    session: &Session,
+    renewed: Option<Renewed>,
+) -> Result<(), End> {
+    match renewed {
+        None => Ok(()),
+        Some(Renewed::Lost(lost)) => {
+            session.told.forget(&lost);
+            socket.say(&FromServer::Renewed { lost }).await
         }
-        Err(error) => Err(error.into()),
+        Some(Renewed::TakenBack) => Err(refused("this worker's token was taken back")),
+        Some(Renewed::Gone) => Err(refused("this session has ended")),
     }
 }

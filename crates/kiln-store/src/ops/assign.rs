@@ -1,29 +1,37 @@
 //! Giving queued jobs to free slots.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    future::poll_fn,
+    pin::Pin,
+    task::Poll,
+};
 
 use kiln_core::{
     farm::{
-        Fence, JobId, LogName, Requirements, SessionId, ShareId,
-        schedule::{self, Head, Lane, Share, Slots},
+        JobId, Labels, LogName, Requirements, SessionId, ShareId,
+        schedule::{self, Assignment, Head, Lane, Share, Slots},
     },
     job::JobStatus,
 };
-use sqlx::{AssertSqlSafe, Row as _};
+use serde_json::json;
+use sqlx::Row as _;
 
-use super::{chunks, jobs::places, moves, sessions::LEASE};
+use super::{chunks, counts::Counts, sessions::LEASE};
 use crate::{
     Store, StoreError,
+    dialect::each,
     model::{Changed, Given, When},
     rows,
     tx::{Tx, write},
 };
 
-/// Images that are asked about in one statement.
-const AT_ONCE: usize = 500;
-
 /// Jobs that one pass gives away.
 const GIVEN_AT_ONCE: usize = 50;
+/// Slots, lanes and jobs that a pass looks at, of each kind: one more than it gives tells
+/// whether another pass is wanted.
+const LOOKED_AT: i64 = GIVEN_AT_ONCE as i64 + 1;
 
 /// The first jobs of a lane: by the index `jobs_runnable`, whose words these are.
 pub(crate) const HEADS: &str = "SELECT id, priority, since FROM jobs
@@ -33,8 +41,15 @@ pub(crate) const HEADS: &str = "SELECT id, priority, since FROM jobs
 /// A lane that waits, without its jobs.
 struct Open {
     class: i64,
-    share: ShareId,
-    requirements: Requirements,
+    share: Share,
+    queued: i64,
+}
+
+/// Free slots, and whose they are.
+struct Free {
+    slots: Vec<Slots>,
+    /// Each session's worker: its number and name.
+    workers: BTreeMap<SessionId, (i64, String)>,
 }
 
 impl Store {
@@ -68,16 +83,21 @@ impl Store {
             return Ok(Changed::default());
         }
         write!(self, |tx| {
-            let mut changed = Changed::default();
-            let slots = free_slots(tx).await?;
-            let (shares, lanes) = waiting(tx, &slots).await?;
-            let all = schedule::assign(&slots, &shares, &lanes);
-            // Of the rest the next pass takes care: others wait while this one writes.
-            changed.assign = all.len() > GIVEN_AT_ONCE;
-            for given in all.into_iter().take(GIVEN_AT_ONCE) {
-                let fence = grant(tx, given.job, &given.session, &mut changed).await?;
-                if let Some(text) = before(describe(tx, fence).await?).await? {
-                    let log = LogName::Job(given.job);
+            let free = free_slots(tx).await?;
+            let (shares, lanes) = waiting(tx, &free.slots).await?;
+            let mut all = schedule::assign(&free.slots, &shares, &lanes);
+            let mut changed = Changed {
+                // Of the rest the next pass takes care: others wait while this one writes.
+                assign: all.len() > GIVEN_AT_ONCE,
+                ..Changed::default()
+            };
+            all.truncate(GIVEN_AT_ONCE);
+            let given = grant(tx, &free, &all, &mut changed).await?;
+            let jobs: Vec<JobId> = given.iter().map(|given| given.job).collect();
+            let texts = at_once(given.into_iter().map(&before)).await;
+            for (job, text) in jobs.into_iter().zip(texts) {
+                if let Some(text) = text? {
+                    let log = LogName::Job(job);
                     chunks::add_text(tx, self.engine, &log, &text, When::Always).await?;
                 }
             }
@@ -100,129 +120,187 @@ impl Store {
     }
 }
 
-/// What is told of an attempt.
-async fn describe(tx: &mut Tx, fence: Fence) -> Result<Given, StoreError> {
-    let row = sqlx::query(
-        "SELECT a.job_id, a.number, w.name, j.recipe FROM attempts a
-         JOIN workers w ON w.id = a.worker_id JOIN jobs j ON j.id = a.job_id
-         WHERE a.id = $1",
-    )
-    .bind(fence.0)
-    .fetch_one(&mut **tx)
-    .await?;
-    Ok(Given {
-        job: JobId(rows::number(&row, "job_id")?),
-        attempt: rows::number(&row, "number")?,
-        worker: row.try_get("name")?,
-        manifest: row.try_get("recipe")?,
+/// All of these, side by side: each waits for the disk.
+async fn at_once<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut waiting: Vec<Result<Pin<Box<F>>, Option<F::Output>>> =
+        futures.map(|future| Ok(Box::pin(future))).collect();
+    poll_fn(|context| {
+        let mut left = false;
+        for one in &mut waiting {
+            if let Ok(future) = one {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(output) => *one = Err(Some(output)),
+                    Poll::Pending => left = true,
+                }
+            }
+        }
+        if left {
+            return Poll::Pending;
+        }
+        let done = waiting.iter_mut();
+        Poll::Ready(done.filter_map(|one| one.as_mut().err()?.take()).collect())
     })
+    .await
 }
 
-/// Sessions that are here, ready, and have fewer leases than they have room for.
-async fn free_slots(tx: &mut Tx) -> Result<Vec<Slots>, StoreError> {
+/// Sessions that are here, ready, and have fewer leases than they have room for. Of those
+/// that are alike the first few, with the most room.
+async fn free_slots(tx: &mut Tx) -> Result<Free, StoreError> {
     let rows = sqlx::query(
-        "SELECT s.id, s.labels, s.slots, s.capacity,
-            (SELECT COUNT(*) FROM attempts a WHERE a.session_id = s.id AND a.ended IS NULL) AS held
-         FROM sessions s JOIN workers w ON w.id = s.worker_id
-         WHERE s.ended IS NULL AND s.seen > $1 AND s.mood = 'ready'
-           AND w.revoked = 0 AND w.paused IS NULL
-         ORDER BY s.id",
+        "SELECT id, labels, free, worker_id, name FROM (
+            SELECT q.*, ROW_NUMBER() OVER (PARTITION BY labels ORDER BY free DESC, id) AS place
+            FROM (SELECT s.id, s.labels, w.id AS worker_id, w.name,
+                    CASE WHEN s.capacity < s.slots THEN s.capacity ELSE s.slots END
+                        - COALESCE(h.held, 0) AS free
+                FROM sessions s JOIN workers w ON w.id = s.worker_id
+                LEFT JOIN (SELECT session_id, COUNT(*) AS held FROM attempts
+                    WHERE ended IS NULL GROUP BY session_id) h ON h.session_id = s.id
+                WHERE s.ended IS NULL AND s.seen > $1 AND s.mood = 'ready'
+                  AND w.revoked = 0 AND w.paused IS NULL) q
+            WHERE free > 0) p
+         WHERE place <= $2 ORDER BY id",
     )
     .bind(tx.now.0 - LEASE)
+    .bind(LOOKED_AT)
     .fetch_all(&mut **tx)
     .await?;
-    let mut all = Vec::new();
+    let mut all = Free {
+        slots: Vec::new(),
+        workers: BTreeMap::new(),
+    };
+    // Workers that are alike say the same.
+    let mut kinds: BTreeMap<String, Labels> = BTreeMap::new();
     for row in &rows {
-        let slots: u32 = rows::number(row, "slots")?;
-        let capacity: u32 = rows::number(row, "capacity")?;
-        let held: u32 = rows::number(row, "held")?;
-        let free = capacity.min(slots).saturating_sub(held);
-        if free > 0 {
-            all.push(Slots {
-                session: rows::session_id(row, "id")?,
-                free,
-                labels: rows::labels(row)?,
-            });
-        }
+        let session = rows::session_id(row, "id")?;
+        let text: String = row.try_get("labels")?;
+        let labels = match kinds.get(&text) {
+            Some(labels) => labels.clone(),
+            None => {
+                let labels = rows::labels(row)?;
+                kinds.insert(text, labels.clone());
+                labels
+            }
+        };
+        let worker = (row.try_get("worker_id")?, row.try_get("name")?);
+        all.workers.insert(session.clone(), worker);
+        all.slots.push(Slots {
+            session,
+            free: rows::number(row, "free")?,
+            labels,
+        });
     }
     Ok(all)
 }
 
-/// The lanes that these slots serve, and whose they are.
+/// The lanes that these slots serve, as far as they may get some of them, and whose they
+/// are.
 async fn waiting(tx: &mut Tx, slots: &[Slots]) -> Result<(Vec<Share>, Vec<Lane>), StoreError> {
     let mut shares = BTreeMap::new();
     let mut lanes = Vec::new();
-    for lane in open_lanes(tx, slots, &mut shares).await? {
+    for (requirements, open) in open_lanes(tx, slots).await? {
         let serving = slots
             .iter()
-            .filter(|slots| slots.labels.serves(&lane.requirements).is_some());
+            .filter(|slots| slots.labels.serves(&requirements).is_some());
         let free: i64 = serving.map(|slots| i64::from(slots.free)).sum();
-        let share: Option<&Share> = shares.get(&lane.share);
-        let below_cap = share.is_some_and(|share| share.cap.is_none_or(|cap| share.running < cap));
-        if free > 0 && below_cap {
+        let most = at_most(&open, free.min(LOOKED_AT));
+        for (lane, most) in open.into_iter().zip(most).filter(|(_, most)| *most > 0) {
             lanes.push(Lane {
-                heads: heads(tx, &lane, free).await?,
-                share: lane.share,
-                requirements: lane.requirements,
+                heads: heads(tx, &lane, most).await?,
+                share: lane.share.id,
+                requirements: requirements.clone(),
             });
+            shares.insert(lane.share.id, lane.share);
         }
     }
     Ok((shares.into_values().collect(), lanes))
 }
 
-/// Lanes in which something waits for an image that a free slot has.
+/// How many jobs of each of these lanes, which are all of one class that anybody has a
+/// turn in now, can be given away with so many slots: as many as if the class had all of
+/// them, for what other classes take makes it only fewer.
+fn at_most(lanes: &[Open], slots: i64) -> Vec<i64> {
+    let mut given = vec![0; lanes.len()];
+    let mut turns: BinaryHeap<_> = lanes
+        .iter()
+        .enumerate()
+        .map(|(place, lane)| Reverse((lane.share.running, lane.share.turn, place)))
+        .collect();
+    for _ in 0..slots {
+        let Some(Reverse((running, _, place))) = turns.pop() else {
+            break;
+        };
+        let lane = &lanes[place];
+        given[place] += 1;
+        let more = given[place] < lane.queued;
+        if more && lane.share.cap.is_none_or(|cap| running + 1 < cap) {
+            turns.push(Reverse((running + 1, i64::MAX, place)));
+        }
+    }
+    given
+}
+
+/// Lanes in which something waits for an image that a free slot has, by class: of each
+/// class those whose shares have the next turns.
 async fn open_lanes(
     tx: &mut Tx,
     slots: &[Slots],
-    shares: &mut BTreeMap<ShareId, Share>,
-) -> Result<Vec<Open>, StoreError> {
-    let images: BTreeSet<&str> = slots
+) -> Result<Vec<(Requirements, Vec<Open>)>, StoreError> {
+    let images: BTreeSet<[&str; 1]> = slots
         .iter()
         .flat_map(|slots| &slots.labels.images)
-        .map(|image| image.name.as_str())
+        .map(|image| [image.name.as_str()])
         .collect();
-    let images: Vec<&str> = images.into_iter().collect();
-    let mut lanes = Vec::new();
-    for some in images.chunks(AT_ONCE) {
-        let text = format!(
-            "SELECT l.class_id, l.share_id, c.requirements, s.running, s.turn,
-                COALESCE(s.cap, (SELECT share_cap FROM farm WHERE id = 1)) AS cap
-             FROM classes c JOIN lanes l ON l.class_id = c.id JOIN shares s ON s.id = l.share_id
-             WHERE l.queued > 0 AND c.image IN ({})
-             ORDER BY l.class_id, l.share_id",
-            places(1, some.len())
-        );
-        let mut query = sqlx::query(AssertSqlSafe(text));
-        for image in some {
-            query = query.bind(*image);
+    let mut classes: Vec<(Requirements, Vec<Open>)> = Vec::new();
+    if images.is_empty() {
+        return Ok(classes);
+    }
+    let rows = sqlx::query(each!(tx.engine,
+        "SELECT class_id, share_id, requirements, running, turn, cap, queued FROM (
+            SELECT q.*, ROW_NUMBER() OVER
+                (PARTITION BY class_id ORDER BY running, turn, share_id) AS place
+            FROM (SELECT l.class_id, l.share_id, l.queued, c.requirements, s.running, s.turn,
+                    COALESCE(s.cap, f.share_cap) AS cap
+                FROM" EACH
+                "JOIN classes c ON c.image = e.value->>0
+                JOIN lanes l ON l.class_id = c.id AND l.queued > 0
+                JOIN shares s ON s.id = l.share_id
+                JOIN farm f ON f.id = 1) q
+            WHERE cap IS NULL OR running < cap) p
+         WHERE place <= $2 ORDER BY class_id, place"
+    ))
+    .bind(rows::to_json(&images)?)
+    .bind(LOOKED_AT)
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut last = None;
+    for row in &rows {
+        let class: i64 = row.try_get("class_id")?;
+        if last.replace(class) != Some(class) {
+            classes.push((rows::requirements(row)?, Vec::new()));
         }
-        for row in &query.fetch_all(&mut **tx).await? {
-            let share = ShareId(row.try_get("share_id")?);
-            let cap: Option<i64> = row.try_get("cap")?;
-            shares.insert(
-                share,
-                Share {
-                    id: share,
-                    running: rows::number(row, "running")?,
-                    cap: cap.and_then(|cap| u32::try_from(cap).ok()),
-                    turn: row.try_get("turn")?,
-                },
-            );
-            lanes.push(Open {
-                class: row.try_get("class_id")?,
-                share,
-                requirements: rows::requirements(row)?,
-            });
+        let cap: Option<i64> = row.try_get("cap")?;
+        let lane = Open {
+            class,
+            share: Share {
+                id: ShareId(row.try_get("share_id")?),
+                running: rows::number(row, "running")?,
+                cap: cap.and_then(|cap| u32::try_from(cap).ok()),
+                turn: row.try_get("turn")?,
+            },
+            queued: row.try_get("queued")?,
+        };
+        if let Some((_, lanes)) = classes.last_mut() {
+            lanes.push(lane);
         }
     }
-    Ok(lanes)
+    Ok(classes)
 }
 
 /// The first jobs of a lane.
 async fn heads(tx: &mut Tx, lane: &Open, limit: i64) -> Result<Vec<Head>, StoreError> {
     let rows = sqlx::query(HEADS)
         .bind(lane.class)
-        .bind(lane.share.0)
+        .bind(lane.share.id.0)
         .bind(limit)
         .fetch_all(&mut **tx)
         .await?;
@@ -237,40 +315,110 @@ async fn heads(tx: &mut Tx, lane: &Open, limit: i64) -> Result<Vec<Head>, StoreE
         .collect()
 }
 
-/// Gives a job to a session.
+/// What is known of a job that is given away.
+struct Taken {
+    class: i64,
+    share: i64,
+    attempt: i64,
+    manifest: String,
+}
+
+/// Gives jobs to sessions, in this order; says what attempts there are now.
 async fn grant(
     tx: &mut Tx,
-    job: JobId,
-    session: &SessionId,
+    free: &Free,
+    all: &[Assignment],
     changed: &mut Changed,
-) -> Result<Fence, StoreError> {
-    let present = moves::present(tx, job).await?;
-    moves::job(tx, &present, JobStatus::Running, None, changed).await?;
-    sqlx::query(
-        "UPDATE jobs SET attempts = attempts + 1, tries = tries + 1, image_digest = NULL,
-            worker_id = (SELECT worker_id FROM sessions WHERE id = $2)
-         WHERE id = $1",
-    )
-    .bind(i64::from(job.0))
-    .bind(session.as_str())
+) -> Result<Vec<Given>, StoreError> {
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let taken = taken(tx, all).await?;
+    let mut values = Vec::with_capacity(all.len());
+    let mut given = Vec::with_capacity(all.len());
+    for (number, one) in all.iter().enumerate() {
+        let job = taken.get(&one.job).ok_or(StoreError::NotFound("job"))?;
+        let (worker, name) = free
+            .workers
+            .get(&one.session)
+            .ok_or(StoreError::NotFound("session"))?;
+        values.push(json!([
+            number,
+            one.job.0,
+            job.attempt,
+            one.session.as_str(),
+            worker
+        ]));
+        given.push(Given {
+            job: one.job,
+            attempt: u32::try_from(job.attempt).map_err(|_| rows::strange("attempts"))?,
+            worker: name.clone(),
+            manifest: job.manifest.clone(),
+        });
+        changed.jobs.push(one.job);
+        changed.sessions.push(one.session.clone());
+    }
+    let values = rows::to_json(&values)?;
+    let moved = sqlx::query(each!(tx.engine,
+        "UPDATE jobs SET status = 'running', reason = NULL, updated = $2, started = $2,
+            ended = NULL, attempts = attempts + 1, tries = tries + 1, image_digest = NULL,
+            worker_id = CAST(e.value->>4 AS BIGINT)
+         FROM" EACH
+        "WHERE jobs.id = CAST(e.value->>1 AS BIGINT) AND jobs.status = 'queued'"
+    ))
+    .bind(&values)
+    .bind(tx.now.0)
     .execute(&mut **tx)
     .await?;
-    let fence: i64 = sqlx::query_scalar(
+    if moved.rows_affected() != all.len() as u64 {
+        return Err(StoreError::Conflict("the job has changed meanwhile".into()));
+    }
+    let mut fences: Vec<i64> = sqlx::query_scalar(each!(tx.engine,
         "INSERT INTO attempts (job_id, number, session_id, worker_id, granted, expires)
-         SELECT id, attempts, $2, worker_id, $3, $4 FROM jobs WHERE id = $1
-         RETURNING id",
-    )
-    .bind(i64::from(job.0))
-    .bind(session.as_str())
+         SELECT CAST(e.value->>1 AS BIGINT), CAST(e.value->>2 AS BIGINT), e.value->>3,
+            CAST(e.value->>4 AS BIGINT), $2, $3
+         FROM" EACH
+        "ORDER BY CAST(e.value->>0 AS BIGINT) RETURNING id"
+    ))
+    .bind(&values)
     .bind(tx.now.0)
     .bind(tx.now.0 + LEASE)
-    .fetch_one(&mut **tx)
+    .fetch_all(&mut **tx)
     .await?;
-    sqlx::query("UPDATE shares SET turn = $2 WHERE id = (SELECT share_id FROM jobs WHERE id = $1)")
-        .bind(i64::from(job.0))
-        .bind(fence)
-        .execute(&mut **tx)
-        .await?;
-    changed.sessions.push(session.clone());
-    Ok(Fence(fence))
+    // Numbers are given in the order of the rows, and grow.
+    fences.sort_unstable();
+    let mut counts = Counts::default();
+    for (one, fence) in all.iter().zip(fences) {
+        let job = &taken[&one.job];
+        counts.queued(job.class, job.share, -1);
+        counts.running(job.share, 1);
+        counts.turn(job.share, fence);
+    }
+    counts.write(tx).await?;
+    Ok(given)
+}
+
+/// The jobs that are given away.
+async fn taken(tx: &mut Tx, all: &[Assignment]) -> Result<BTreeMap<JobId, Taken>, StoreError> {
+    let jobs: Vec<i32> = all.iter().map(|one| one.job.0).collect();
+    let rows = sqlx::query(each!(tx.engine,
+        "SELECT j.id, j.status, j.class_id, j.share_id, j.attempts, j.recipe FROM" EACH
+        "JOIN jobs j ON j.id = CAST(e.value AS BIGINT)"
+    ))
+    .bind(rows::to_json(&jobs)?)
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut taken = BTreeMap::new();
+    for row in &rows {
+        rows::job_status(row)?.transition(JobStatus::Running)?;
+        let attempts: i64 = row.try_get("attempts")?;
+        let job = Taken {
+            class: row.try_get("class_id")?,
+            share: row.try_get("share_id")?,
+            attempt: attempts + 1,
+            manifest: row.try_get("recipe")?,
+        };
+        taken.insert(JobId(rows::number(row, "id")?), job);
+    }
+    Ok(taken)
 }

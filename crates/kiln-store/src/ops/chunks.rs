@@ -42,7 +42,7 @@ impl Store {
         most: u32,
     ) -> Result<Vec<Chunk>, StoreError> {
         let rows = sqlx::query(
-            "SELECT start, length, sha256, object, line FROM chunks
+            "SELECT start, length, created, sha256, object, line FROM chunks
              WHERE job_id = $1 AND task = $2 AND start >= COALESCE((SELECT MAX(start) FROM chunks
                 WHERE job_id = $1 AND task = $2 AND start <= $3), 0)
              ORDER BY start LIMIT $4",
@@ -53,6 +53,10 @@ impl Store {
         .bind(i64::from(most))
         .fetch_all(&self.pool)
         .await?;
+        if rows.is_empty() {
+            // It may have been packed just now.
+            return super::pack::chunks(self, log, from).await;
+        }
         rows.iter().map(chunk).collect()
     }
 
@@ -71,7 +75,7 @@ impl Store {
             hold(tx, self.engine, lease, log).await?;
             let grown = sqlx::query(
                 "UPDATE logs SET stored = stored + $4, mid_line = $5
-                 WHERE job_id = $1 AND task = $2 AND stored = $3",
+                 WHERE job_id = $1 AND task = $2 AND stored = $3 AND packed IS NULL",
             )
             .bind(i64::from(log.job().0))
             .bind(log.task())
@@ -85,10 +89,7 @@ impl Store {
                 return Ok(Added::Elsewhere(stored));
             }
             let start = rows::signed(chunk.start);
-            let held = Held::Object {
-                key: chunk.object.clone(),
-                sha256: chunk.sha256.clone(),
-            };
+            let held = New::Object(&chunk.object, &chunk.sha256);
             insert(tx, log, start, rows::signed(chunk.length), &held).await?;
             Added::Stored(chunk.start + chunk.length)
         })
@@ -98,7 +99,7 @@ impl Store {
     /// their own. Gives where the log ends then.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the text can't be stored; else
+    /// [`StoreError::Conflict`] when the text can't be stored, or the log was packed; else
     /// [`StoreError::Unavailable`].
     pub async fn add_text(&self, log: &LogName, text: &str, when: When) -> Result<u64, StoreError> {
         write!(self, write_beside, |tx| {
@@ -134,6 +135,7 @@ pub(crate) async fn add_text(
     if !wanted {
         return Ok(stored);
     }
+    super::pack::is_open(tx, log).await?;
     let text = match mid_line {
         true => format!("\n{text}"),
         false => text.to_owned(),
@@ -148,7 +150,7 @@ pub(crate) async fn add_text(
     .execute(&mut **tx)
     .await?;
     let start = rows::signed(stored);
-    insert(tx, log, start, rows::signed(length), &Held::Line(text)).await?;
+    insert(tx, log, start, rows::signed(length), &New::Line(&text)).await?;
     Ok(stored + length)
 }
 
@@ -178,7 +180,11 @@ async fn hold(
 
 /// Where a log ends, and whether in the middle of a line. It stays so until the transaction
 /// has ended.
-async fn end(tx: &mut Tx, engine: Engine, log: &LogName) -> Result<(u64, bool), StoreError> {
+pub(crate) async fn end(
+    tx: &mut Tx,
+    engine: Engine,
+    log: &LogName,
+) -> Result<(u64, bool), StoreError> {
     // Words of this crate alone.
     let text = AssertSqlSafe(format!(
         "SELECT stored, mid_line FROM logs WHERE job_id = $1 AND task = $2{}",
@@ -198,16 +204,24 @@ async fn end(tx: &mut Tx, engine: Engine, log: &LogName) -> Result<(u64, bool), 
     }
 }
 
+/// What a new piece is.
+enum New<'a> {
+    /// In an object: its key, and SHA-256.
+    Object(&'a str, &'a str),
+    /// Here.
+    Line(&'a str),
+}
+
 async fn insert(
     tx: &mut Tx,
     log: &LogName,
     start: i64,
     length: i64,
-    held: &Held,
+    held: &New<'_>,
 ) -> Result<(), StoreError> {
-    let (object, sha256, line) = match held {
-        Held::Object { key, sha256 } => (Some(key.as_str()), Some(sha256.as_str()), None),
-        Held::Line(line) => (None, None, Some(line.as_str())),
+    let (object, sha256, line) = match *held {
+        New::Object(key, sha256) => (Some(key), Some(sha256), None),
+        New::Line(line) => (None, None, Some(line)),
     };
     sqlx::query(
         "INSERT INTO chunks (job_id, task, start, length, created, sha256, object, line)
@@ -238,6 +252,7 @@ fn chunk(row: &AnyRow) -> Result<Chunk, StoreError> {
     Ok(Chunk {
         start: rows::number(row, "start")?,
         length: rows::number(row, "length")?,
+        created: rows::moment(row, "created")?,
         held,
     })
 }

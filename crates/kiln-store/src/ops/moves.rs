@@ -1,4 +1,5 @@
-//! Moving jobs and tasks along their diagrams. Nothing else writes a status.
+//! Moving jobs and tasks along their diagrams, one by one. Where many are moved at once,
+//! `submit`, `assign` and `ledger` write statuses too, and nothing else does.
 
 use kiln_core::{
     farm::{Fence, GroupId, JobId, SessionId, limits},
@@ -181,13 +182,12 @@ pub(crate) async fn tell(
 /// A task as it is now.
 pub(crate) struct PresentTask {
     pub(crate) id: i64,
-    pub(crate) name: String,
     pub(crate) status: TaskStatus,
 }
 
 /// The tasks of a job as they are now, in order.
 pub(crate) async fn tasks(tx: &mut Tx, job: JobId) -> Result<Vec<PresentTask>, StoreError> {
-    let rows = sqlx::query("SELECT id, name, status FROM tasks WHERE job_id = $1 ORDER BY place")
+    let rows = sqlx::query("SELECT id, status FROM tasks WHERE job_id = $1 ORDER BY place")
         .bind(i64::from(job.0))
         .fetch_all(&mut **tx)
         .await?;
@@ -195,7 +195,6 @@ pub(crate) async fn tasks(tx: &mut Tx, job: JobId) -> Result<Vec<PresentTask>, S
         .map(|row| {
             Ok(PresentTask {
                 id: row.try_get("id")?,
-                name: row.try_get("name")?,
                 status: rows::task_status(row)?,
             })
         })

@@ -1,15 +1,19 @@
-//! What a worker reports under a lease. Each may be repeated: the second time it
-//! changes nothing.
+//! What workers report under leases: many in one transaction. Each may be repeated: the
+//! second time it changes nothing.
 
 use kiln_core::{
-    farm::{ArtifactId, Fence, JobId, lease},
+    farm::{ArtifactId, Fence, JobId, SessionId, WorkerId, lease},
     job::{JobStatus, TaskStatus},
 };
 use sqlx::Row as _;
 
-use super::moves::{self, Outcome};
+use super::{
+    ledger::Ledger,
+    moves::{self, Outcome},
+};
 use crate::{
     Store, StoreError,
+    group::{Answer, Operation},
     model::{Changed, LeaseKey, Moment, NewArtifact, TokenHash, Voice},
     rows,
     tx::{Tx, write},
@@ -23,23 +27,107 @@ struct Held {
     outcome: Option<String>,
 }
 
+/// Something that is reported under a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deed {
+    /// A task may start now: see [`Store::begun`].
+    Begun,
+    /// See [`Store::set_task`].
+    Task(String, TaskStatus),
+    /// See [`Store::add_source`].
+    Source(u32, String),
+    /// See [`Store::set_digest`].
+    Digest(String),
+    /// See [`Store::end`].
+    End {
+        /// A terminal status.
+        status: JobStatus,
+        /// Why, for the owner.
+        reason: Option<String>,
+        /// Each task's terminal status.
+        tasks: Vec<(String, TaskStatus)>,
+    },
+}
+
+/// One report.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) fence: Fence,
+    pub(crate) act: Act,
+}
+
+/// What is done to a lease.
+#[derive(Debug)]
+pub(crate) enum Act {
+    /// Its worker reports, by this session.
+    Deed(WorkerId, SessionId, Deed),
+    /// The server makes a token for its guest.
+    Token(TokenHash),
+}
+
+/// What came of a report.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// What it changed.
+    pub changed: Changed,
+    /// With the end of a job: when its last attempt had begun, and when it ended.
+    pub ran: Option<(Moment, Moment)>,
+}
+
+/// Looks at all of these reports, and writes what they change at once.
+pub(crate) async fn all(
+    tx: &mut Tx,
+    reports: &[(usize, &Report)],
+) -> Result<Vec<(usize, Result<Reported, StoreError>)>, StoreError> {
+    if reports.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut ledger = Ledger::open(tx, reports.iter().map(|(_, report)| report.fence)).await?;
+    let verdicts = reports
+        .iter()
+        .map(|(place, report)| (*place, ledger.take(report)))
+        .collect();
+    ledger.write(tx).await?;
+    Ok(verdicts)
+}
+
 impl Store {
+    /// Takes several reports of one lease, in their order; each is taken or refused by
+    /// itself, and all that are taken at once.
+    ///
+    /// # Errors
+    /// Those of what each is.
+    pub async fn report(
+        &self,
+        lease: LeaseKey<'_>,
+        deeds: Vec<Deed>,
+    ) -> Vec<Result<Reported, StoreError>> {
+        let session = lease.session;
+        let operation = |deed| {
+            let act = Act::Deed(lease.worker, session.clone(), deed);
+            let fence = lease.fence;
+            Operation::Report(Box::new(Report { fence, act }))
+        };
+        let operations = deeds.into_iter().map(operation).collect();
+        let answers = self.all_grouped(operations).await.into_iter();
+        answers.map(|answer| answer.and_then(reported)).collect()
+    }
+
+    async fn report_one(&self, lease: LeaseKey<'_>, deed: Deed) -> Result<Reported, StoreError> {
+        let mut answers = self.report(lease, vec![deed]).await;
+        answers
+            .pop()
+            .unwrap_or_else(|| Err(rows::strange("answer")))
+    }
+
     /// Keeps the hash of the token that this lease's guest is given.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`].
     pub async fn set_lease_token(&self, fence: Fence, hash: TokenHash) -> Result<(), StoreError> {
-        write!(self, |tx| {
-            let kept =
-                sqlx::query("UPDATE attempts SET token = $2 WHERE id = $1 AND ended IS NULL")
-                    .bind(fence.0)
-                    .bind(rows::hex(hash))
-                    .execute(&mut **tx)
-                    .await?;
-            if kept.rows_affected() == 0 {
-                return Err(StoreError::LeaseLost);
-            }
-        })
+        let act = Act::Token(hash);
+        let operation = Operation::Report(Box::new(Report { fence, act }));
+        self.grouped(operation).await.and_then(reported).map(drop)
     }
 
     /// The same for a lease that this voice of its session offers. Another voice's
@@ -80,19 +168,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`].
     pub async fn begun(&self, lease: LeaseKey<'_>) -> Result<Changed, StoreError> {
-        write!(self, |tx| {
-            let held = alive(tx, lease).await?;
-            let mut changed = Changed::default();
-            if held.begun.is_none() {
-                sqlx::query("UPDATE attempts SET begun = $2 WHERE id = $1")
-                    .bind(lease.fence.0)
-                    .bind(tx.now.0)
-                    .execute(&mut **tx)
-                    .await?;
-                changed.jobs.push(held.job);
-            }
-            changed
-        })
+        Ok(self.report_one(lease, Deed::Begun).await?.changed)
     }
 
     /// Moves a task.
@@ -107,25 +183,8 @@ impl Store {
         task: &str,
         status: TaskStatus,
     ) -> Result<Changed, StoreError> {
-        write!(self, |tx| {
-            let held = alive(tx, lease).await?;
-            let mut changed = Changed::default();
-            let tasks = moves::tasks(tx, held.job).await?;
-            let found = tasks
-                .iter()
-                .find(|found| found.name == task)
-                .ok_or(StoreError::NotFound("task"))?;
-            if found.status != status {
-                if status == TaskStatus::Running && held.begun.is_none() {
-                    return Err(StoreError::Conflict(
-                        "no task may run before `begun` was said".into(),
-                    ));
-                }
-                moves::task(tx, found, status).await?;
-                changed.jobs.push(held.job);
-            }
-            changed
-        })
+        let deed = Deed::Task(task.to_owned(), status);
+        Ok(self.report_one(lease, deed).await?.changed)
     }
 
     /// Keeps what a source was cloned at.
@@ -138,18 +197,8 @@ impl Store {
         index: u32,
         commit: &str,
     ) -> Result<(), StoreError> {
-        write!(self, |tx| {
-            let held = alive(tx, lease).await?;
-            sqlx::query(
-                "INSERT INTO sources (job_id, place, revision) VALUES ($1, $2, $3)
-                 ON CONFLICT (job_id, place) DO UPDATE SET revision = $3",
-            )
-            .bind(i64::from(held.job.0))
-            .bind(i64::from(index))
-            .bind(commit)
-            .execute(&mut **tx)
-            .await?;
-        })
+        let deed = Deed::Source(index, commit.to_owned());
+        self.report_one(lease, deed).await.map(drop)
     }
 
     /// Keeps which version of the image runs.
@@ -157,14 +206,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`].
     pub async fn set_digest(&self, lease: LeaseKey<'_>, digest: &str) -> Result<(), StoreError> {
-        write!(self, |tx| {
-            let held = alive(tx, lease).await?;
-            sqlx::query("UPDATE jobs SET image_digest = $2 WHERE id = $1")
-                .bind(i64::from(held.job.0))
-                .bind(digest)
-                .execute(&mut **tx)
-                .await?;
-        })
+        let deed = Deed::Digest(digest.to_owned());
+        self.report_one(lease, deed).await.map(drop)
     }
 
     /// Keeps an artifact whose bytes are stored. One that is there already keeps its
@@ -209,28 +252,12 @@ impl Store {
         reason: Option<&str>,
         tasks: &[(String, TaskStatus)],
     ) -> Result<Changed, StoreError> {
-        if !status.is_terminal() {
-            return Err(StoreError::Conflict(format!(
-                "a job does not end as {status}"
-            )));
-        }
-        write!(self, |tx| {
-            let held = held(tx, lease).await?;
-            let job = moves::present(tx, held.job).await?;
-            let mut changed = Changed::default();
-            match held.outcome.as_deref() {
-                None => {
-                    end_tasks(tx, held.job, tasks).await?;
-                    let outcome = Outcome::Ended;
-                    moves::end_lease(tx, lease.fence, outcome, reason, &mut changed).await?;
-                    moves::job(tx, &job, status, reason, &mut changed).await?;
-                }
-                // Said before, and the answer was lost.
-                Some(outcome) if outcome == Outcome::Ended.as_str() && job.status == status => {}
-                Some(_) => return Err(StoreError::LeaseLost),
-            }
-            changed
-        })
+        let deed = Deed::End {
+            status,
+            reason: reason.map(str::to_owned),
+            tasks: tasks.to_vec(),
+        };
+        Ok(self.report_one(lease, deed).await?.changed)
     }
 
     /// Gives a job back that has not begun: it goes back to the queue, or ends when
@@ -311,29 +338,9 @@ async fn alive(tx: &mut Tx, lease: LeaseKey<'_>) -> Result<Held, StoreError> {
     }
 }
 
-/// Brings tasks to the ends that a worker names. A status that was acknowledged
-/// before stays: only what has not ended is moved.
-async fn end_tasks(
-    tx: &mut Tx,
-    job: JobId,
-    ends: &[(String, TaskStatus)],
-) -> Result<(), StoreError> {
-    for mut found in moves::tasks(tx, job).await? {
-        let end = ends.iter().find(|(name, _)| *name == found.name);
-        let Some((_, end)) = end.filter(|(_, end)| end.is_terminal()) else {
-            continue;
-        };
-        if found.status.is_terminal() {
-            continue;
-        }
-        // Its start was not told, or not yet.
-        if found.status == TaskStatus::Pending && *end != TaskStatus::Skipped {
-            moves::task(tx, &found, TaskStatus::Running).await?;
-            found.status = TaskStatus::Running;
-        }
-        if found.status.transition(*end).is_ok() {
-            moves::task(tx, &found, *end).await?;
-        }
+fn reported(answer: Answer) -> Result<Reported, StoreError> {
+    match answer {
+        Answer::Reported(reported) => Ok(reported),
+        Answer::Submitted(..) => Err(rows::strange("answer")),
     }
-    Ok(())
 }

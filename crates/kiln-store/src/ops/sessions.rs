@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_core::farm::{Fence, JobId, Labels, SessionId, WorkerId, limits};
 use sqlx::Row as _;
 
+use super::renew;
 use crate::{
     Store, StoreError,
     model::{Changed, Hello, KnownImage, Lease, LeaseKey, Moment, Session, SessionState, Voice},
@@ -51,7 +52,7 @@ impl Store {
             }
             let voice = greet(tx, worker, session).await?;
             write_state(tx, &session.session, &session.state).await?;
-            let lost = renew(tx, &session.session, &session.leases).await?;
+            let lost = renew::one(tx, &session.session, &session.leases).await?;
             (lost, voice)
         })
     }
@@ -72,19 +73,6 @@ impl Store {
                 ..Changed::default()
             }
         })
-    }
-
-    /// Renews these leases of a session. Gives those that are not its own, or have
-    /// ended.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`].
-    pub async fn renew(
-        &self,
-        session: &SessionId,
-        leases: &[Fence],
-    ) -> Result<Vec<Fence>, StoreError> {
-        write!(self, |tx| renew(tx, session, leases).await?)
     }
 
     /// A worker went away in peace: it has no leases and comes not again.
@@ -314,33 +302,4 @@ async fn own(tx: &mut Tx, session: &SessionId) -> Result<BTreeSet<Fence>, StoreE
     rows.iter()
         .map(|row| Ok(Fence(row.try_get("id")?)))
         .collect()
-}
-
-async fn renew(
-    tx: &mut Tx,
-    session: &SessionId,
-    leases: &[Fence],
-) -> Result<Vec<Fence>, StoreError> {
-    let seen = sqlx::query("UPDATE sessions SET seen = $2 WHERE id = $1 AND ended IS NULL")
-        .bind(session.as_str())
-        .bind(tx.now.0)
-        .execute(&mut **tx)
-        .await?;
-    if seen.rows_affected() == 0 {
-        return Err(StoreError::NotFound("session"));
-    }
-    let own = own(tx, session).await?;
-    for fence in leases.iter().filter(|fence| own.contains(fence)) {
-        // Leases of a worker whose token was taken back run out.
-        sqlx::query(
-            "UPDATE attempts SET expires = $2 WHERE id = $1 AND ended IS NULL
-             AND worker_id IN (SELECT id FROM workers WHERE revoked = 0)",
-        )
-        .bind(fence.0)
-        .bind(tx.now.0 + LEASE)
-        .execute(&mut **tx)
-        .await?;
-    }
-    let lost = leases.iter().filter(|fence| !own.contains(fence));
-    Ok(lost.copied().collect())
 }

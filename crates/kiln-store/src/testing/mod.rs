@@ -197,6 +197,28 @@ pub async fn migrate(store: &Store, further: &[&str]) -> Result<usize, crate::Op
     Ok(all.len())
 }
 
+/// Registers so many workers in one transaction; gives their tokens.
+///
+/// # Errors
+/// [`StoreError::Unavailable`].
+pub async fn add_workers(store: &Store, count: usize) -> Result<Vec<String>, StoreError> {
+    let mut tx = store.write().await?;
+    let mut tokens = Vec::with_capacity(count);
+    for number in 0..count {
+        let made = crate::token::make(crate::token::Kind::Worker);
+        let (token, hash) = made.map_err(|error| StoreError::Unavailable(error.into()))?;
+        sqlx::query("INSERT INTO workers (name, hash, created) VALUES ($1, $2, $3)")
+            .bind(format!("simulated-{number}"))
+            .bind(crate::rows::hex(hash))
+            .bind(tx.now.0)
+            .execute(&mut *tx)
+            .await?;
+        tokens.push(token);
+    }
+    tx.commit().await?;
+    Ok(tokens)
+}
+
 /// Says of every class that no worker served it for so long.
 ///
 /// # Errors

@@ -39,7 +39,7 @@ impl Postgres {
     /// When it is not installed (`scripts/setup tests` does), or does not start. What
     /// it said is on standard error.
     pub fn start() -> io::Result<Self> {
-        Self::listening(None)
+        Self::listening(None, false)
     }
 
     /// The same, and it listens on loopback too, for passwords and TLS only.
@@ -49,10 +49,18 @@ impl Postgres {
     pub fn start_with_tls() -> io::Result<Self> {
         // Free a moment ago, which mostly is free now.
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        Self::listening(Some(port))
+        Self::listening(Some(port), false)
     }
 
-    fn listening(port: Option<u16>) -> io::Result<Self> {
+    /// One whose commits are on the disk, as in life: for benchmarks.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_durable() -> io::Result<Self> {
+        Self::listening(None, true)
+    }
+
+    fn listening(port: Option<u16>, durable: bool) -> io::Result<Self> {
         let programs = programs()?;
         let root = std::fs::metadata("/proc/self").is_ok_and(|own| {
             use std::os::unix::fs::MetadataExt as _;
@@ -68,7 +76,8 @@ impl Postgres {
         let mut shell = command
             .args(["-c", SHELL, "postgres"])
             .arg(&programs)
-            .args(port.map(|port| port.to_string()))
+            .arg(port.map_or_else(String::new, |port| port.to_string()))
+            .args(durable.then_some("durable"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // A Ctrl-C ends the tests, and by that this.

@@ -1,13 +1,14 @@
 # A PostgreSQL that lives as long as whoever holds this shell's standard input:
 #
-#   postgres.sh PROGRAMS [PORT]
+#   postgres.sh PROGRAMS [PORT [durable]]
 #
 # Says the directory of its socket when it answers. With a port it listens there too, on
 # loopback, for passwords and TLS only; `ca.pem` in the directory signed its certificate.
+# With `durable` a commit is on the disk, as in life: for benchmarks.
 # Does what lines of its input say, and says `done` after each.
 set -eu
 cd /
-programs=$1 port=${2-}
+programs=$1 port=${2-} durable=${3-}
 dir=$(mktemp -d /tmp/kiln-postgres.XXXXXX)
 trap 'rm -rf "$dir"' EXIT
 
@@ -61,6 +62,9 @@ if [ -n "$port" ]; then
 		-c ssl_cert_file="$dir/own.pem" -c ssl_key_file="$dir/own.key"
 else
 	set -- -c listen_addresses=
+fi
+if [ -n "$durable" ]; then
+	set -- "$@" -c fsync=on -c shared_buffers=256MB
 fi
 start "$@"
 trap 'each CONT; kill -QUIT $server 2>/dev/null; wait $server || :; rm -rf "$dir"' EXIT

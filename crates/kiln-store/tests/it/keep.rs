@@ -4,9 +4,11 @@ use kiln_core::{
     farm::{JobId, LogName, UserId},
     job::{JobStatus, TaskStatus},
 };
-use kiln_store::model::{Ended, Moment, NewArtifact, Packed, Removal, What};
+use kiln_store::model::{
+    Added, Ended, Held, Moment, NewArtifact, NewChunk, NewPacked, Packed, Removal, What, When,
+};
 
-use crate::farm::{Builder, Farm, new_job};
+use crate::farm::{Builder, Farm, is_conflict, new_job};
 
 const DAY: i64 = 24 * 60 * 60;
 
@@ -233,4 +235,72 @@ pub async fn a_duty_is_one_holders_until_it_is_over(farm: &Farm) {
 pub async fn a_farm_has_one_name(farm: &Farm) {
     assert_eq!(farm.store.identity("oak").await.unwrap(), "oak");
     assert_eq!(farm.store.identity("elm").await.unwrap(), "oak");
+}
+
+pub async fn a_packed_log_takes_the_place_of_its_pieces_at_once(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    let (key, log) = (alder.key(fence), LogName::Job(job));
+    let store = &farm.store;
+    store.add_text(&log, "first\n", When::Always).await.unwrap();
+    let mut chunk = NewChunk {
+        start: 6,
+        length: 100,
+        sha256: "00".into(),
+        object: "logs/0/1/log/6".into(),
+        mid_line: false,
+    };
+    store.add_chunk(key, &log, &chunk).await.unwrap();
+    let packed = |stored, object: &str| NewPacked {
+        stored,
+        object: object.into(),
+        length: 42,
+    };
+    // One that did not see the last piece comes too late.
+    let early = store.pack_log(&log, &packed(6, "early")).await.unwrap();
+    assert_eq!(early, Added::Elsewhere(106));
+    let (one, two) = (packed(106, "one"), packed(106, "two"));
+    let (one, two) = tokio::join!(store.pack_log(&log, &one), store.pack_log(&log, &two));
+    let done = [one.unwrap(), two.unwrap()];
+    assert!(done.contains(&Added::Stored(106)) && done.contains(&Added::Elsewhere(106)));
+    let pieces = store.chunks(&log, 50, 9).await.unwrap();
+    let winner = if done[0] == Added::Stored(106) {
+        "one"
+    } else {
+        "two"
+    };
+    let held = Held::Packed {
+        key: winner.into(),
+        length: 42,
+    };
+    assert_eq!(pieces.len(), 1);
+    assert_eq!(
+        (pieces[0].start, pieces[0].length, &pieces[0].held),
+        (0, 106, &held)
+    );
+    assert_eq!(store.chunks(&log, 106, 9).await.unwrap(), []);
+    assert_eq!(store.log_end(&log).await.unwrap(), 106);
+    // Nothing is added any more.
+    chunk.start = 106;
+    let more = store.add_chunk(key, &log, &chunk).await.unwrap();
+    assert_eq!(more, Added::Elsewhere(106));
+    assert!(is_conflict(
+        store.add_text(&log, "more\n", When::Begun).await
+    ));
+    // The piece is garbage once nobody reads it any more.
+    farm.pass(599).await;
+    assert!(store.garbage(9).await.unwrap().is_empty());
+    farm.pass(2).await;
+    assert_eq!(store.garbage(9).await.unwrap(), ["logs/0/1/log/6"]);
+    let referred = store.referred(&(0..=999)).await.unwrap();
+    assert_eq!(referred.objects, [(winner.to_owned(), 42)]);
+    // With its log the packed object goes.
+    farm.end(&alder, fence, JobStatus::Success).await;
+    pack(farm, job, 42).await;
+    store.remove(&[removal(job, What::Logs)]).await.unwrap();
+    assert_eq!(store.log_end(&log).await.unwrap(), 0);
+    assert!(store.referred(&(0..=999)).await.unwrap().objects.is_empty());
+    assert_eq!(Vec::from_iter(store.shards(1000).await.unwrap()), [0]);
 }

@@ -4,7 +4,7 @@ use kiln_core::{
     farm::{Fence, JobId, limits},
     job::{JobStatus, TaskStatus},
 };
-use kiln_store::model::{Hello, LeaseKey, NewArtifact};
+use kiln_store::model::{Hello, LeaseKey, NewArtifact, Renewal, Renewed, TokenHash};
 
 use crate::farm::{Builder, Farm, is_conflict, is_lost, is_not_found, state};
 
@@ -153,6 +153,53 @@ pub async fn a_lease_that_ran_out_is_alive_until_the_reaper_comes(farm: &Farm) {
     );
     assert_eq!(farm.renew(&alder, &[fence]).await, [fence]);
     assert!(is_lost(farm.store.begun(alder.key(fence)).await));
+}
+
+pub async fn many_sessions_renew_at_once_and_each_is_told_its_own(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let (alder, birch) = (
+        farm.builder("alder", 2).await,
+        farm.builder("birch", 1).await,
+    );
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        jobs.push(farm.submit(ann).await);
+    }
+    farm.store.assign().await.unwrap();
+    let mut leases = farm.store.leases_of_sessions().await.unwrap();
+    leases.sort_by_key(|(_, fence)| *fence);
+    let of = |builder: &Builder| -> Vec<Fence> {
+        let own = leases
+            .iter()
+            .filter(|(session, _)| *session == builder.session);
+        own.map(|(_, fence)| *fence).collect()
+    };
+    let (alders, birchs) = (of(&alder), of(&birch));
+    assert_eq!((alders.len(), birchs.len(), leases.len()), (2, 1, 3));
+    farm.pass(LEASE + 1).await;
+    let renewal = |builder: &Builder, leases: &[Fence]| Renewal {
+        session: builder.session.clone(),
+        token: None,
+        leases: leases.to_vec(),
+    };
+    let nobody = farm.another_session(alder.worker);
+    let thief = Renewal {
+        token: Some(TokenHash([9; 32])),
+        ..renewal(&birch, &birchs)
+    };
+    let renewals = [
+        renewal(&alder, &[alders[1], birchs[0]]),
+        renewal(&nobody, &alders),
+        thief,
+    ];
+    assert_eq!(
+        farm.store.renew_many(&renewals).await.unwrap(),
+        [Renewed::Lost(birchs), Renewed::Gone, Renewed::TakenBack]
+    );
+    // Just that one was renewed.
+    farm.store.reap(true).await.unwrap();
+    let left = farm.store.leases_of_sessions().await.unwrap();
+    assert_eq!(left, [(alder.session.clone(), alders[1])]);
 }
 
 pub async fn a_clock_that_was_put_back_keeps_no_lease_of_who_is_gone(farm: &Farm) {

@@ -13,6 +13,7 @@ mod open;
 mod outages;
 mod people;
 mod queue;
+mod restored;
 mod roles;
 mod storm;
 
@@ -38,6 +39,10 @@ macro_rules! on_every_engine {
 }
 
 on_every_engine! {
+    restored:
+        no_number_that_may_have_been_given_is_given_again,
+        what_ran_when_the_copy_was_made_has_ended_or_waits_again,
+    ;
     people:
         a_name_is_taken_once,
         a_token_opens_what_it_was_made_for,
@@ -78,6 +83,7 @@ on_every_engine! {
         every_report_may_be_repeated,
         no_task_runs_before_begun,
         a_lease_that_ran_out_is_alive_until_the_reaper_comes,
+        many_sessions_renew_at_once_and_each_is_told_its_own,
         a_clock_that_was_put_back_keeps_no_lease_of_who_is_gone,
         a_lost_job_goes_back_until_it_was_lost_too_often,
         a_lost_job_that_has_begun_fails,
@@ -114,6 +120,7 @@ on_every_engine! {
         rows_that_nobody_needs_are_removed_after_a_while,
         a_duty_is_one_holders_until_it_is_over,
         a_farm_has_one_name,
+        a_packed_log_takes_the_place_of_its_pieces_at_once,
     ;
     open:
         a_later_migration_leaves_the_rows,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use kiln_core::job::JobStatus;
 use kiln_store::{Config, OpenError, Store, StoreError, testing::Postgres};
 
-use crate::farm::Farm;
+use crate::farm::{Farm, new_job};
 
 /// A farm on a PostgreSQL of its own.
 async fn farm(postgres: &Postgres) -> Farm {
@@ -15,7 +15,7 @@ async fn farm(postgres: &Postgres) -> Farm {
     Farm::of(store, config)
 }
 
-fn unavailable<T: std::fmt::Debug>(done: Result<T, StoreError>) {
+fn unavailable<T: std::fmt::Debug>(done: &Result<T, StoreError>) {
     assert!(matches!(done, Err(StoreError::Unavailable(_))), "{done:?}");
 }
 
@@ -30,11 +30,11 @@ async fn comes_again(farm: &Farm) {
 
 /// Once it is known, a hundred are refused sooner than one would wait.
 async fn nobody_waits(farm: &Farm) {
-    unavailable(farm.store.ping().await);
+    unavailable(&farm.store.ping().await);
     let began = Instant::now();
     for _ in 0..50 {
-        unavailable(farm.store.ping().await);
-        unavailable(farm.store.reap(false).await);
+        unavailable(&farm.store.ping().await);
+        unavailable(&farm.store.reap(false).await);
     }
     assert!(
         began.elapsed() < Duration::from_secs(30),
@@ -73,9 +73,17 @@ async fn a_postgresql_that_says_nothing_any_more_is_not_waited_for_without_an_en
         tokio::spawn(async move { store.reap(false).await })
     });
     let asked: Vec<_> = asked.collect();
+    let submitted = (0..10).map(|_| {
+        let store = farm.store.clone();
+        tokio::spawn(async move { store.submit(&new_job(ann)).await })
+    });
+    let submitted: Vec<_> = submitted.collect();
     let all = tokio::time::timeout(Duration::from_secs(120), async {
         for one in asked {
-            unavailable(one.await.unwrap());
+            unavailable(&one.await.unwrap());
+        }
+        for one in submitted {
+            unavailable(&one.await.unwrap());
         }
     });
     all.await.expect("an end");

@@ -184,15 +184,18 @@ impl Inner {
             return Ok(false);
         }
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        self.ring
-            .push(&[&number.to_le_bytes(), &length.to_le_bytes(), bytes])?;
+        let mut head = [0; HEAD];
+        head[..4].copy_from_slice(&number.to_le_bytes());
+        head[4..].copy_from_slice(&length.to_le_bytes());
+        self.ring.push(&[&head, bytes])?;
         Ok(true)
     }
 
     fn take_front(&mut self) -> io::Result<Item> {
         let (number, length) = self.head(0)?;
         if number == EVENT {
-            let json = self.bytes(HEAD as u64, length)?;
+            let mut json = Vec::new();
+            self.read(HEAD as u64, length, &mut json)?;
             self.front = HEAD as u64 + length;
             return Ok(Item::Event(json.into()));
         }
@@ -200,14 +203,16 @@ impl Inner {
             .ok()
             .and_then(|index| self.logs.get(index));
         let log = log.ok_or(io::ErrorKind::InvalidData)?.clone();
-        let mut text = Vec::new();
+        // As much as there is, and no more than an append takes: it never grows.
+        let most = self.ring.len().min(limits::APPEND as u64);
+        let mut text = Vec::with_capacity(usize::try_from(most).unwrap_or_default());
         self.front = 0;
         while self.front < self.ring.len() {
             let (next, length) = self.head(self.front)?;
             if next != number || text.len() as u64 + length > limits::APPEND as u64 {
                 break;
             }
-            text.extend(self.bytes(self.front + HEAD as u64, length)?);
+            self.read(self.front + HEAD as u64, length, &mut text)?;
             self.front += HEAD as u64 + length;
         }
         Ok(Item::Log(log, text.into()))
@@ -221,11 +226,12 @@ impl Inner {
         Ok((u32::from_le_bytes([a, b, c, d]), length.into()))
     }
 
-    fn bytes(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
+    /// Reads so many bytes behind those that are in `into`.
+    fn read(&self, at: u64, length: u64, into: &mut Vec<u8>) -> io::Result<()> {
+        let there = into.len();
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        let mut bytes = vec![0; length];
-        self.ring.peek(at, &mut bytes)?;
-        Ok(bytes)
+        into.resize(there + length, 0);
+        self.ring.peek(at, &mut into[there..])
     }
 }
 

@@ -31,6 +31,7 @@ pub struct Farm {
     url: String,
     token: String,
     database: Vec<OsString>,
+    store_url: String,
     dir: TempDir,
 }
 
@@ -61,7 +62,11 @@ impl Farm {
         let server = Process::start(dir.path(), "server", all)?;
         let said = server.says("serving http://").await?;
         let address = said.split_whitespace().next().context("an address")?;
+        let own = dir.path().join("serve/kiln.db");
+        let store_url =
+            database.map_or_else(|| format!("sqlite://{}", own.display()), str::to_owned);
         let mut farm = Self {
+            store_url,
             url: format!("http://{address}"),
             token: String::new(),
             server,
@@ -76,12 +81,13 @@ impl Farm {
         &self.url
     }
 
-    pub fn server(&self) -> &Process {
-        &self.server
+    /// Its database.
+    pub fn store_url(&self) -> &str {
+        &self.store_url
     }
 
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
+    pub fn server(&self) -> &Process {
+        &self.server
     }
 
     /// Makes a user and gives a token of its.

@@ -11,9 +11,13 @@
 #![expect(clippy::print_stdout, reason = "tables are what this is for")]
 
 mod farm;
+mod logs;
 mod memory;
+#[expect(dead_code, reason = "benchmarks of guests use the rest")]
 #[path = "../shared/table.rs"]
 mod table;
+mod tail;
+mod workers;
 
 use std::{pin::Pin, time::Instant};
 
@@ -41,12 +45,32 @@ struct Bench {
 }
 
 /// All, in the order in which they run: the name is the word of the command line.
-const BENCHES: &[Bench] = &[Bench {
-    name: "memory",
-    what: "resident memory of an idle server and an idle worker",
-    engines: &[],
-    measure: || Box::pin(memory::measure()),
-}];
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "logs",
+        what: "bytes and lines of logs in a second, from workers to stored",
+        engines: &[],
+        measure: || Box::pin(logs::measure()),
+    },
+    Bench {
+        name: "tail",
+        what: "from the moment in which a task says a line until who follows its log reads it",
+        engines: &[],
+        measure: || Box::pin(tail::measure()),
+    },
+    Bench {
+        name: "memory",
+        what: "resident memory of an idle server and an idle worker",
+        engines: &[],
+        measure: || Box::pin(memory::measure()),
+    },
+    Bench {
+        name: "workers",
+        what: "a server with many workers that renew: memory, processor, and claims then",
+        engines: &["postgres"],
+        measure: || Box::pin(workers::measure()),
+    },
+];
 
 fn main() -> Result<()> {
     // Cargo adds a `--bench` of its own.

@@ -21,14 +21,14 @@ const REST: Duration = Duration::from_secs(10);
 const AIMS: [(&str, f64); 2] = [("server", 40.0), ("worker", 20.0)];
 
 /// A process's memory, in MiB.
-struct Memory {
-    resident: f64,
+pub struct Memory {
+    pub resident: f64,
     /// Of it, pages of files: the program and its libraries, mostly.
     files: f64,
 }
 
 impl Memory {
-    fn of(pid: u32) -> Result<Self> {
+    pub fn of(pid: u32) -> Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let field = |name: &str| -> Result<f64> {
             let line = status.lines().find_map(|line| line.strip_prefix(name));

@@ -93,16 +93,21 @@ pub enum AdminCommand {
     Worker(WorkerCommand),
     /// Bring the database's schema up to date; needs the role that owns the tables
     Migrate,
+    /// Compare the database with the logs and artifacts that are there; 1 if some are missing
+    Check,
     /// Copy the SQLite database into a file, also while the server runs
     Backup {
         /// The file, which must not be there yet.
         file: PathBuf,
     },
-    /// Put a copy in the database's place; the server must not run
+    /// Put a copy in the SQLite database's place; the server must not run
     Restore {
         /// The copy.
         file: PathBuf,
     },
+    /// After a copy of a PostgreSQL database was put back, before any server starts: end what ran, and let no
+    /// number be given twice; needs the role that owns the tables
+    Restored,
 }
 
 /// `kiln admin user`.

@@ -2,6 +2,7 @@
 //! database, also while the server runs.
 
 mod backup;
+mod check;
 mod tokens;
 mod users;
 mod workers;
@@ -11,19 +12,22 @@ use kiln_store::{Store, StoreError, model::Moment};
 use crate::{
     cli::farm::{AdminArgs, AdminCommand, UserCommand, WorkerCommand},
     commands::config::variable,
-    config::{Layers, Place},
+    config::{Layers, Objects, Place},
     exit::{Exit, Failure},
     ui,
 };
 
 /// Runs the command.
 pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
-    let place = Place::read(&Layers::read(&args.settings, &variable)?)?;
+    let layers = Layers::read(&args.settings, &variable)?;
+    let place = Place::read(&layers)?;
     if let AdminCommand::Restore { file } = &args.command {
         return backup::restore(&place, file).await;
     }
-    if matches!(args.command, AdminCommand::Migrate) {
-        return migrate(&place).await;
+    match args.command {
+        AdminCommand::Migrate => return migrate(&place).await,
+        AdminCommand::Restored => return backup::restored(&place).await,
+        _ => {}
     }
     let adds = matches!(
         args.command,
@@ -35,8 +39,11 @@ pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
         AdminCommand::User(command) => users::run(&store, command).await,
         AdminCommand::Token(args) => tokens::run(&store, args).await,
         AdminCommand::Worker(command) => workers::run(&store, command).await,
+        AdminCommand::Check => check::check(&store, &Objects::read(&layers, &place.data)?).await,
         AdminCommand::Backup { file } => backup::backup(&store, file).await,
-        AdminCommand::Restore { .. } | AdminCommand::Migrate => Ok(Exit::Success),
+        AdminCommand::Restore { .. } | AdminCommand::Restored | AdminCommand::Migrate => {
+            Ok(Exit::Success)
+        }
     }
 }
 

@@ -47,8 +47,8 @@ impl Flags for ForAdmin {
     fn has(key: &Key) -> bool {
         matches!(
             key.name,
-            "data" | "database" | "database-password-file" | "owner-database"
-        )
+            "data" | "database" | "database-password-file" | "owner-database" | "objects"
+        ) || key.name.starts_with("s3-")
     }
 }
 
@@ -173,7 +173,16 @@ mod tests {
                 "data",
                 "database",
                 "database-password-file",
-                "owner-database"
+                "owner-database",
+                "objects",
+                "s3-endpoint",
+                "s3-region",
+                "s3-access-key",
+                "s3-secret-key-file",
+                "s3-secret-key",
+                "s3-virtual-host",
+                "s3-ca",
+                "s3-insecure",
             ]
         );
     }

@@ -302,6 +302,27 @@ pub const KEYS: &[Key] = &[
         "The largest artifact that is kept",
     ),
     one(
+        "keep-logs",
+        SERVE,
+        "TIME",
+        "forever",
+        "How long the logs of a job are kept after its end",
+    ),
+    one(
+        "keep-artifacts",
+        SERVE,
+        "TIME",
+        "90d",
+        "How long the artifacts of a job are kept after its end",
+    ),
+    one(
+        "owner-storage",
+        SERVE,
+        "SIZE",
+        "",
+        "How much one owner's ended jobs may keep; the oldest artifacts go first, then the oldest logs; default any",
+    ),
+    one(
         "drain",
         SERVE,
         "TIME",

@@ -21,6 +21,7 @@ mod worker;
 
 pub use args::{AdminSettings, ServeSettings, WorkerSettings};
 pub use keys::Role;
+pub use objects::Objects;
 pub use serve::{LogFormat, Place, ServeConfig, Tls, sqlite};
 pub use values::{Layers, Source};
 pub use worker::{GuestConfig, WorkerConfig, target};

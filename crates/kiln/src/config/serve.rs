@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use kiln_server::Retention;
+
 use super::{
     objects::Objects,
     values::Layers,
@@ -60,12 +62,12 @@ pub struct ServeConfig {
     pub data: PathBuf,
     /// The database.
     pub database: String,
-    /// Where logs and artifacts are.
-    pub objects: Objects,
     /// How many connections to it.
     pub connections: u32,
     /// Whether to bring its schema up to date.
     pub migrate: bool,
+    /// Where logs and artifacts are.
+    pub objects: Objects,
     /// HTTPS.
     pub tls: Option<Tls>,
     /// The public URL, if somebody said it.
@@ -82,6 +84,8 @@ pub struct ServeConfig {
     pub share_cap: Option<u32>,
     /// The largest artifact, in bytes.
     pub artifact_limit: u64,
+    /// How long what ended jobs leave is kept.
+    pub retention: Retention,
     /// How long to serve on when it ends, and say that it is not ready.
     pub drain: Duration,
     /// The worker inside, unless there is to be none.
@@ -128,6 +132,11 @@ impl ServeConfig {
             job_timeout: layers.one("job-timeout", units::duration)?,
             share_cap: layers.maybe("share-cap", |text| number(text, 1, u32::MAX))?,
             artifact_limit: layers.one("artifact-limit", units::bytes)?,
+            retention: Retention {
+                logs: layers.one("keep-logs", units::age)?,
+                artifacts: layers.one("keep-artifacts", units::age)?,
+                of_owner: layers.maybe("owner-storage", units::bytes)?,
+            },
             drain: layers.one("drain", units::duration_or_none)?,
             worker: (!layers.switch("no-worker")?).then_some(guests),
             log_format: layers.one("log-format", LogFormat::read)?,

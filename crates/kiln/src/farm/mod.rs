@@ -16,7 +16,7 @@ pub mod follow;
 pub mod logs;
 pub mod rerun;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, StatusCode, header};
 use kiln_wire::client::{Answer, Client, ClientError, Options, full, read};
@@ -26,6 +26,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     cli::client::FarmArgs,
     exit::{Exit, Failure},
+    ui,
 };
 
 /// The longest answer to a query.
@@ -40,6 +41,10 @@ const TRIES: [Duration; 5] = [
     Duration::from_secs(2),
     Duration::from_secs(4),
 ];
+
+/// How long a change that may be sent twice is sent again and again, and how often.
+const AWAY: Duration = Duration::from_mins(2);
+const BETWEEN_TRIES: Duration = Duration::from_secs(3);
 
 /// A farm, as one user.
 #[derive(Debug, Clone)]
@@ -139,6 +144,8 @@ impl Farm {
     ) -> Result<Value, FarmError> {
         let body = json!({ "query": query, "variables": variables }).to_string();
         let mut tries = TRIES.iter();
+        let began = Instant::now();
+        let mut said = false;
         loop {
             let asked = timeout(PATIENCE, self.ask(&body, key)).await;
             let answer = asked.unwrap_or_else(|_| {
@@ -148,6 +155,13 @@ impl Farm {
                 (Err(FarmError::Away(why)), Some(pause)) => {
                     tracing::info!("{why}; once more");
                     sleep(*pause).await;
+                }
+                // It may have been done; who gives up now does not know.
+                (Err(FarmError::Away(why)), None) if key.is_some() && began.elapsed() < AWAY => {
+                    if !std::mem::replace(&mut said, true) {
+                        ui::note(&format!("{why}; waiting for it"));
+                    }
+                    sleep(BETWEEN_TRIES).await;
                 }
                 (answer, _) => return answer,
             }

@@ -27,7 +27,9 @@ use super::{
 };
 
 /// How soon a client asks again that was told nothing.
-const AGAIN: Duration = Duration::from_millis(700);
+const AGAIN: Duration = Duration::from_millis(1500);
+/// Jobs that are with the farm at once: more would only make clients ask more.
+const OPEN: usize = 80;
 /// How long a follower takes what comes before it looks whether it is still wanted.
 const STREAM: Duration = Duration::from_secs(20);
 
@@ -38,8 +40,9 @@ pub struct Clients {
     pub words: String,
     owners: Vec<Owner>,
     jobs: Mutex<Vec<(JobId, Planned)>>,
-    /// Submissions, and jobs that have not ended, as far as clients know.
+    /// Jobs that have not ended, as far as clients know, and those to come.
     pub open: AtomicUsize,
+    room: Semaphore,
 }
 
 impl Clients {
@@ -59,6 +62,7 @@ impl Clients {
             owners: tokens.iter().map(owner).collect(),
             jobs: Mutex::default(),
             open: AtomicUsize::new(jobs),
+            room: Semaphore::new(OPEN),
         }
     }
 
@@ -69,6 +73,7 @@ impl Clients {
     /// A job from its submission until it was seen to have ended.
     pub async fn live(self: Arc<Self>, planned: Planned, begin: Instant) {
         sleep_until(begin + planned.at).await;
+        let _room = self.room.acquire().await;
         if let Some(job) = self.submit(&planned).await {
             let known = (job, planned.clone());
             self.jobs
@@ -229,8 +234,15 @@ impl Clients {
     }
 
     async fn read_whole(&self, planned: &Planned, job: JobId) {
-        while self.look(planned, job).await.is_none() {
-            sleep(AGAIN).await;
+        let status = loop {
+            match self.look(planned, job).await {
+                Some(status) => break status,
+                None => sleep(AGAIN).await,
+            }
+        };
+        // What has not ended is found by that, and its logs may grow.
+        if !status.is_some_and(JobStatus::is_terminal) {
+            return;
         }
         for task in std::iter::once(String::new()).chain(planned.task_names()) {
             let text = loop {

@@ -78,6 +78,8 @@ impl Farm {
     /// Starts one with its files below this directory.
     pub async fn start(dir: &Path, size: &Size, record: Record) -> Self {
         fs::create_dir_all(dir.join("logs")).expect("a directory");
+        // What is built meanwhile is not what runs.
+        fs::hard_link(env!("CARGO_BIN_EXE_kiln"), dir.join("kiln")).expect("a file");
         let postgres = tokio::task::spawn_blocking(Postgres::start);
         let postgres = Arc::new(postgres.await.expect("a thread").expect("PostgreSQL"));
         let url = postgres.database().expect("a database");
@@ -259,6 +261,7 @@ async fn worker(dir: &Path, place: usize, link: Link, store: &Store) -> Worker {
 
 fn program(dir: &Path, name: String, words: Vec<String>) -> Program {
     Program {
+        file: dir.join("kiln"),
         log: dir.join("logs").join(format!("{name}.log")),
         clock: Some(dir.join(format!("{name}.clock"))),
         environment: vec![

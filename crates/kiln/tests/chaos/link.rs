@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::tap::{Direction, Tap, Tapped};
+use super::tap::{self, Direction, Tap, Tapped};
 
 /// How often a server is asked whether it is ready, and how long it may take to say so.
 const ASK: Duration = Duration::from_secs(2);
@@ -35,6 +35,15 @@ pub enum Weather {
     Hole,
     /// Connections break, and none is made.
     Cut,
+    /// Connections break; each other new one is told by HTTP that it is not served.
+    Errors,
+}
+
+impl Weather {
+    /// Whether connections break when this begins.
+    fn breaks(self) -> bool {
+        matches!(self, Self::Cut | Self::Errors)
+    }
 }
 
 /// Where connections go.
@@ -104,10 +113,10 @@ async fn listen(listener: TcpListener, ways: Vec<Way>, tap: Option<Tap>) {
             if usable.is_empty() {
                 usable = ways.iter().collect();
             }
-            let turn = turn % usable.len();
-            usable.rotate_left(turn);
+            let first = turn % usable.len();
+            usable.rotate_left(first);
             for way in usable {
-                if through(&incoming, way, tap.as_ref()).await {
+                if through(&incoming, way, turn, tap.as_ref()).await {
                     break;
                 }
             }
@@ -115,10 +124,22 @@ async fn listen(listener: TcpListener, ways: Vec<Way>, tap: Option<Tap>) {
     }
 }
 
-/// Whether there was a way, which is over then.
-async fn through(incoming: &TcpStream, way: &Way, tap: Option<&Arc<Tapped>>) -> bool {
-    if *way.weather.borrow() == Weather::Cut {
-        return false;
+/// Whether there was a way for this connection, whose number that is; it is over then.
+async fn through(
+    incoming: &TcpStream,
+    way: &Way,
+    number: usize,
+    tap: Option<&Arc<Tapped>>,
+) -> bool {
+    let weather = *way.weather.borrow();
+    match weather {
+        Weather::Cut => return false,
+        Weather::Errors if number.is_multiple_of(2) => {
+            // Who does not listen has a broken connection, which is as bad.
+            let _ = timeout(ASK, refuse(incoming, number)).await;
+            return true;
+        }
+        _ => {}
     }
     let (here_in, here_out) = (Half(incoming), Half(incoming));
     match &way.to {
@@ -204,7 +225,8 @@ async fn both(
     down: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
 ) {
     let mut weather = way.weather.subscribe();
-    let cut = async { drop(weather.wait_for(|now| *now == Weather::Cut).await) };
+    let cut =
+        async { while weather.changed().await.is_ok() && !weather.borrow_and_update().breaks() {} };
     let asked = pass(up, way, tap.map(|tap| (tap, Direction::Up)));
     let answered = pass(down, way, tap.map(|tap| (tap, Direction::Down)));
     tokio::select! {
@@ -231,7 +253,7 @@ async fn pass(
         match now {
             Weather::Slow(by) => sleep(by).await,
             Weather::Hole => drop(weather.wait_for(|now| *now != Weather::Hole).await),
-            Weather::Clear | Weather::Cut => {}
+            Weather::Clear | Weather::Cut | Weather::Errors => {}
         }
         if to.write_all(&buffer[..count]).await.is_err() {
             break;
@@ -239,6 +261,32 @@ async fn pass(
     }
     // What was half open would stay so for ever.
     let _ = to.shutdown().await;
+}
+
+/// Answers one request as an object store does that has too much to do, or is broken.
+async fn refuse(incoming: &TcpStream, number: usize) -> std::io::Result<()> {
+    let mut stream = Half(incoming);
+    let mut bytes = Vec::new();
+    let whole = loop {
+        if let Some(head) = tap::head(&bytes, false).flatten() {
+            break head.whole();
+        }
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Ok(());
+        }
+    };
+    while bytes.len() < whole && stream.read_buf(&mut bytes).await? > 0 {}
+    let (status, code) = match number % 4 {
+        0 => ("503 Slow Down", "SlowDown"),
+        _ => ("500 Internal Server Error", "InternalError"),
+    };
+    let body = format!("<Error><Code>{code}</Code><Message>chaos</Message></Error>");
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all((head + &body).as_bytes()).await?;
+    stream.shutdown().await
 }
 
 /// Asks a server whether it is ready, as a proxy before it does.

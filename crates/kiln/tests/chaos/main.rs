@@ -8,7 +8,7 @@
 //! | module | what |
 //! |---|---|
 //! | `plan` | what the seed decides: jobs and faults |
-//! | `farm`, `process`, `disk` | the farm, and its parts that can fail |
+//! | `farm`, `process`, `engines`, `disk` | the farm, and its parts that can fail |
 //! | `link` | what is between parts: slow, silent or cut |
 //! | `faults` | the faults |
 //! | `api`, `clients` | who uses the farm |

@@ -19,8 +19,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Debian's library that makes a process's clock another.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 /// How soon a process that ended is started again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long one that was asked to end may take.
@@ -29,6 +27,7 @@ const LEAVE: Duration = Duration::from_secs(120);
 /// How a process is started.
 pub struct Program {
     pub name: String,
+    pub file: PathBuf,
     pub words: Vec<String>,
     pub environment: Vec<(String, String)>,
     /// Where its output goes.
@@ -53,10 +52,7 @@ impl Process {
         let pid = Arc::new(AtomicU32::new(0));
         let starts = Arc::new(AtomicU32::new(0));
         let name = program.name.clone();
-        let clock = program
-            .clock
-            .clone()
-            .filter(|_| Path::new(FAKETIME).exists());
+        let clock = program.clock.clone().filter(|_| faketime().is_some());
         if let Some(clock) = &clock {
             write_clock(clock, 0);
         }
@@ -180,8 +176,15 @@ fn open(log: &Path) -> File {
     options.create(true).append(true).open(log).expect("a log")
 }
 
+/// Debian's library that makes a process's clock another.
+fn faketime() -> Option<PathBuf> {
+    let arch = std::env::consts::ARCH;
+    let path = format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketimeMT.so.1");
+    Some(PathBuf::from(path)).filter(|path| path.exists())
+}
+
 fn command(program: &Program) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+    let mut command = Command::new(&program.file);
     let log = open(&program.log);
     command
         .args(&program.words)
@@ -193,13 +196,9 @@ fn command(program: &Program) -> Command {
         .stdout(log.try_clone().expect("a log"))
         .stderr(log)
         .kill_on_drop(true);
-    if let Some(clock) = program
-        .clock
-        .as_ref()
-        .filter(|_| Path::new(FAKETIME).exists())
-    {
+    if let (Some(clock), Some(library)) = (&program.clock, faketime()) {
         command
-            .env("LD_PRELOAD", FAKETIME)
+            .env("LD_PRELOAD", library)
             .env("FAKETIME_TIMESTAMP_FILE", clock)
             .env("FAKETIME_CACHE_DURATION", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");

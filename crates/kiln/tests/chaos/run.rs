@@ -33,11 +33,14 @@ use super::{
 /// What is held against the farm. A group of transactions may have one moment.
 const PROMISES: Promises = Promises {
     turns: 2,
-    // A lease, the time in which all must have been able to renew, and what waited.
+    // A lease, the time in which all must have been able to renew, and what waits besides.
     settle: 180_000_000,
     // A lease, a pass of the reaper, and a worker that is away tries each 10 s.
     aftermath: 50_000_000,
 };
+
+/// How many violations of a rule are printed; all are in the folder.
+const TOLD: u32 = 5;
 
 /// What a run was and found.
 pub struct Ran {
@@ -122,11 +125,16 @@ pub async fn run(size: &Size, folder: &Path) -> Ran {
     ran
 }
 
-/// Waits until no client waits for anything, or it has taken too long.
+/// Waits until no client waits for anything, or nothing more has ended for too long.
 async fn settle(clients: &Clients) {
-    let limit = Instant::now() + Duration::from_micros(PROMISES.settle) + Duration::from_secs(15);
-    while clients.open.load(Ordering::Acquire) > 0 && Instant::now() < limit {
+    let patience = Duration::from_micros(PROMISES.settle) + Duration::from_secs(15);
+    let mut before = (clients.open.load(Ordering::Acquire), Instant::now());
+    while before.0 > 0 && before.1.elapsed() < patience {
         sleep(Duration::from_millis(200)).await;
+        let open = clients.open.load(Ordering::Acquire);
+        if open != before.0 {
+            before = (open, Instant::now());
+        }
     }
 }
 
@@ -257,8 +265,13 @@ fn conclude(ran: &Ran, history: &History, folder: &Path, took: Duration, starts:
         let _ = fs::remove_dir_all(folder);
         return;
     }
-    for violation in violations.iter().take(20) {
-        println!("  {violation}");
+    let mut told: BTreeMap<Rule, u32> = BTreeMap::new();
+    for violation in violations {
+        let count = told.entry(violation.rule).or_default();
+        *count += 1;
+        if *count <= TOLD {
+            println!("  {violation}");
+        }
     }
     let mut text = String::new();
     for violation in violations {

@@ -77,7 +77,7 @@ enum Asked {
 }
 
 /// A message's first line, and how its body ends.
-struct Head {
+pub struct Head {
     first: String,
     length: usize,
     body: Body,
@@ -88,6 +88,16 @@ enum Body {
     Chunked,
     /// With the connection.
     End,
+}
+
+impl Head {
+    /// How long the message is whose length is said; else its head.
+    pub fn whole(&self) -> usize {
+        match self.body {
+            Body::Length(length) => self.length + length,
+            Body::Chunked | Body::End => self.length,
+        }
+    }
 }
 
 impl Tapped {
@@ -219,7 +229,7 @@ impl Buffer {
 }
 
 #[expect(clippy::option_option, reason = "not yet is not never")]
-fn head(bytes: &[u8], answer: bool) -> Option<Option<Head>> {
+pub fn head(bytes: &[u8], answer: bool) -> Option<Option<Head>> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Some(None);
     };

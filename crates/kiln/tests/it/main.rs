@@ -21,6 +21,8 @@ mod farm_bulk;
 mod farm_commands;
 mod farm_faults;
 mod farm_isolated;
+mod farm_outages;
+mod farm_restore;
 mod flows;
 mod helper;
 mod here;

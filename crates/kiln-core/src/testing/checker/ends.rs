@@ -98,7 +98,7 @@ fn cancels(job: &Job<'_>, report: &mut Report) {
     }
 }
 
-/// It has ended, soon enough after the last fault.
+/// It has ended, soon enough after the last fault, or after its submission if that was later.
 fn finishes(facts: &Facts<'_>, promises: &Promises, job: &Job<'_>, report: &mut Report) {
     report.look(Rule::Finishes);
     let Some((ended, _)) = job.ended else {
@@ -107,9 +107,16 @@ fn finishes(facts: &Facts<'_>, promises: &Promises, job: &Job<'_>, report: &mut 
         let at = facts.entries.last().map_or(0, |entry| entry.at);
         return report.broken(Rule::Finishes, Some(job.id), at, says);
     };
-    let after = facts.over.map(|over| ended.saturating_sub(over));
+    let since = facts.over.max(job.acknowledged);
+    let after = facts
+        .over
+        .and(since)
+        .map(|since| ended.saturating_sub(since));
     if let Some(after) = after.filter(|after| *after > promises.settle) {
-        let says = format!("it ended {} ms after the last fault", after / 1000);
+        let says = format!(
+            "it ended {} ms after the last fault and its submission",
+            after / 1000
+        );
         report.broken(Rule::Finishes, Some(job.id), ended, says);
     }
 }

@@ -306,7 +306,7 @@ impl Task {
         let job = &*self.job.job;
         permission::may_have(actor, permission::Wish::Logs, job.into())?;
         let log = || Log {
-            log: logs::of_task(job.id, &self.task.name, self.task.status),
+            log: logs::of_task(job, &self.task.name, self.task.status),
             url: urls::task_log(&state.config.origin, job.id, &self.task.name),
         };
         let begun = self.task.status != kiln_core::job::TaskStatus::Pending;

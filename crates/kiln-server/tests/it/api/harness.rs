@@ -83,6 +83,7 @@ impl Farm {
             job_timeout: Duration::from_secs(2700),
             share_cap: None,
             artifact_limit: 1 << 30,
+            retention: kiln_server::Retention::default(),
         };
         let listeners = vec![Listener::Tcp(listener)];
         let running = kiln_server::start(config, store.clone(), listeners).await;

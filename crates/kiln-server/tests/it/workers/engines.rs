@@ -37,12 +37,18 @@ async fn a_log_begins_grows_is_followed_and_ends_as_on_one_machine() {
     assert_eq!(start, first.len() as u64);
     for _ in 0..2 {
         let place = start.to_string();
-        assert_eq!(worker.append(fence, &place, "hello\n").await.stored(), start + 6);
+        assert_eq!(
+            worker.append(fence, &place, "hello\n").await.stored(),
+            start + 6
+        );
     }
     let beyond = (start + 7).to_string();
     let refused = worker.append(fence, &beyond, "x").await;
     assert_eq!(refused.refused(409, "offset").stored, Some(start + 6));
-    worker.append(fence, "0&task=one", "x").await.refused(400, "invalid");
+    worker
+        .append(fence, "0&task=one", "x")
+        .await
+        .refused(400, "invalid");
     worker.task(fence, "one", TaskStatus::Running).await.done();
     let task = worker.append(fence, "0&task=one", "").await.stored();
     let place = format!("{task}&task=one");
@@ -54,7 +60,10 @@ async fn a_log_begins_grows_is_followed_and_ends_as_on_one_machine() {
     let follow = format!("{path}?follow");
     let followed = async { get(&farm, &follow, None).await };
     let ends = async {
-        worker.append(fence, &(start + 6).to_string(), "more\n").await.stored();
+        worker
+            .append(fence, &(start + 6).to_string(), "more\n")
+            .await
+            .stored();
         worker.end(fence, JobStatus::Failed).await.done();
     };
     let (followed, ()) = tokio::join!(followed, ends);
@@ -76,7 +85,9 @@ async fn the_farms_last_word_stays_last_and_the_next_attempt_goes_on() {
         counts: true,
     };
     worker.json(offer.fence, "return", &back).await.done();
-    let late = worker.append(offer.fence, &(start + 6).to_string(), "late").await;
+    let late = worker
+        .append(offer.fence, &(start + 6).to_string(), "late")
+        .await;
     late.refused(409, "lease-lost");
     while !matches!(worker.next().await, FromServer::Offer(_)) {}
     let log = get(&farm, &format!("/query/log/{}/log", offer.job), None).await;
@@ -85,7 +96,10 @@ async fn the_farms_last_word_stays_last_and_the_next_attempt_goes_on() {
     let again = "[kiln] ---- attempt 2, on worker one ----";
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert_eq!(lines[0], "trying");
-    assert!(lines.contains(&reason) && lines.contains(&again), "{lines:?}");
+    assert!(
+        lines.contains(&reason) && lines.contains(&again),
+        "{lines:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,7 +111,10 @@ async fn an_artifact_comes_in_and_is_served_in_parts() {
     let wrong = worker.report(offer.fence, &said, full("other")).await;
     wrong.refused(400, "invalid");
     for _ in 0..2 {
-        worker.report(offer.fence, &said, full("hello")).await.done();
+        worker
+            .report(offer.fence, &said, full("hello"))
+            .await
+            .done();
     }
     let kept = farm.store.artifacts(&[offer.job]).await.unwrap();
     let path = format!("/artifacts/{}/out.txt", kept[0].id.0);

@@ -1,6 +1,11 @@
 //! A farm in memory, and workers that speak the wire by hand.
 
-use std::{collections::BTreeMap, path::Path, sync::{Arc, LazyLock}, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Method, Request, StatusCode};
@@ -8,7 +13,10 @@ use kiln_core::{
     farm::{Fence, JobId, OfferedImage, Requirements, SessionId, UserId, Visibility, limits},
     job::{JobStatus, TaskStatus},
 };
-use kiln_objects::{LogName, Objects, testing::{MemoryIndex, S3}};
+use kiln_objects::{
+    LogName, Objects,
+    testing::{MemoryIndex, S3},
+};
 use kiln_server::{Config, Listener, Running};
 use kiln_store::{
     Store,
@@ -62,6 +70,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         job_timeout: Duration::from_mins(45),
         share_cap: None,
         artifact_limit: 1 << 20,
+        retention: kiln_server::Retention::default(),
     }
 }
 

@@ -118,13 +118,33 @@ async fn a_server_says_whether_it_is_alive_and_ready_and_what_is_missing() {
     assert_eq!(get(&client, "/readyz").await.status, 200);
     let objects = farm.dir.path().join("objects");
     std::fs::rename(&objects, farm.dir.path().join("elsewhere")).unwrap();
-    let answer = get(&client, "/readyz").await;
+    // What was seen a moment ago is told for a second.
+    let mut answer = get(&client, "/readyz").await;
+    while answer.status == 200 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        answer = get(&client, "/readyz").await;
+    }
     assert_eq!(answer.status, 503);
     assert_eq!(
         answer.text(),
         "the place of logs and artifacts can't be written\n"
     );
     assert_eq!(get(&client, "/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_server_that_is_about_to_end_is_not_ready_and_serves_on() {
+    let mut farm = Farm::new().await;
+    let running = farm.take();
+    let client = farm.client(None);
+    assert_eq!(get(&client, "/readyz").await.status, 200);
+    running.leave();
+    let answer = get(&client, "/readyz").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.text(), "the server is ending\n");
+    let (worker, offer) = farm.begun().await;
+    worker.end(offer.fence, JobStatus::Success).await.done();
+    running.stop().await;
 }
 
 #[tokio::test]

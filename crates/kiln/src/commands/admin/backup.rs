@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kiln_store::Store;
+use kiln_store::{Restored, Store};
 
 use super::failed;
 use crate::{
@@ -32,7 +32,7 @@ pub async fn backup(store: &Store, file: &Path) -> Result<Exit, Failure> {
 pub async fn restore(place: &Place, copy: &Path) -> Result<Exit, Failure> {
     let Some(database) = place.file() else {
         return Err(Failure::usage(
-            "this database is PostgreSQL's: `pg_restore` is what brings it back",
+            "this database is PostgreSQL's: `pg_restore` is what brings it back, and `kiln admin restored` comes after it",
         ));
     };
     let _held = DataDir::take(&place.data)?;
@@ -40,25 +40,51 @@ pub async fn restore(place: &Place, copy: &Path) -> Result<Exit, Failure> {
     let here = |error: io::Error| Failure::host(format!("{}: {error}", new.display()));
     let copied = std::fs::copy(copy, &new);
     copied.map_err(|error| Failure::usage(format!("{}: {error}", copy.display())))?;
-    if let Err(error) = is_ours(&new).await {
-        remove(&new).map_err(here)?;
-        return Err(Failure::usage(format!("{}: {error}", copy.display())));
-    }
+    let ended = match made_ours(&new).await {
+        Ok(ended) => ended,
+        Err(error) => {
+            remove(&new).map_err(here)?;
+            return Err(Failure::usage(format!("{}: {error}", copy.display())));
+        }
+    };
     File::open(&new)
         .and_then(|file| file.sync_all())
         .map_err(here)?;
     let old = put(&new, &database).map_err(here)?;
     let kept = old.map(|old| format!("; what was there is {}", old.display()));
     ui::note(&format!(
-        "{} is the database now{}",
+        "{} is the database now{}; {}",
         copy.display(),
-        kept.unwrap_or_default()
+        kept.unwrap_or_default(),
+        said(ended)
     ));
     Ok(Exit::Success)
 }
 
-/// Whether this kiln could use it: opened, and left as it is.
-async fn is_ours(file: &Path) -> Result<(), String> {
+/// Makes a database that `pg_restore` brought back the farm's.
+pub async fn restored(place: &Place) -> Result<Exit, Failure> {
+    if place.file().is_some() {
+        return Err(Failure::usage(
+            "this database is SQLite's: `kiln admin restore FILE` puts a copy in its place",
+        ));
+    }
+    let config = kiln_store::Config {
+        url: place.owners.clone(),
+        migrate: false,
+    };
+    let store = Store::open(&config).await.map_err(Failure::host)?;
+    let ended = store.restored().await.map_err(failed)?;
+    ui::note(&format!("servers may start now; {}", said(ended)));
+    Ok(Exit::Success)
+}
+
+fn said(ended: Restored) -> String {
+    let Restored { failed, queued } = ended;
+    format!("of the jobs that ran then, {failed} failed and {queued} wait again")
+}
+
+/// Whether this kiln can use it, and what becomes of what ran.
+async fn made_ours(file: &Path) -> Result<Restored, String> {
     let config = kiln_store::Config {
         url: sqlite(file),
         migrate: false,
@@ -66,8 +92,10 @@ async fn is_ours(file: &Path) -> Result<(), String> {
     let store = Store::open(&config)
         .await
         .map_err(|error| error.to_string())?;
-    store.ping().await.map_err(|error| error.to_string())?;
-    Ok(())
+    let restored = store.restored().await;
+    // Its log (`-wal`) is left behind.
+    store.close().await;
+    restored.map_err(|error| error.to_string())
 }
 
 /// The old database, its log included, is moved aside and kept.

@@ -80,6 +80,7 @@ fn of_server(config: &ServeConfig, origin: &str) -> Result<kiln_server::Config, 
         job_timeout: config.job_timeout,
         share_cap: config.share_cap,
         artifact_limit: config.artifact_limit,
+        retention: config.retention.clone(),
     })
 }
 

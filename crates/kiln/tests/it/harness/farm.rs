@@ -93,22 +93,26 @@ impl Farm {
 
     /// Starts the server on what is there, where it was.
     pub fn go_on(&mut self) {
-        let mut words: Vec<OsString> = vec!["serve".into(), "--listen".into()];
-        words.push(self.listen.clone().into());
-        words.extend(self.data());
-        words.extend(self.words.iter().cloned());
-        let running = self
-            .kiln
-            .kiln(words)
-            .through(&self.inside)
-            .limit(Duration::from_mins(20))
-            .start();
+        let running = self.serve();
         running.wait_for_stderr("serving http://");
         let said = running.stderr_so_far();
         let address = said.split("serving http://").nth(1).expect("an address");
         let address = address.split_whitespace().next().expect("an address");
         address.clone_into(&mut self.listen);
         self.server = Some(running);
+    }
+
+    /// Starts the server and does not wait for it.
+    pub fn serve(&self) -> Running {
+        let mut words: Vec<OsString> = vec!["serve".into(), "--listen".into()];
+        words.push(self.listen.clone().into());
+        words.extend(self.data());
+        words.extend(self.words.iter().cloned());
+        self.kiln
+            .kiln(words)
+            .through(&self.inside)
+            .limit(Duration::from_mins(20))
+            .start()
     }
 
     /// Ends the server as a power cut would.
@@ -144,8 +148,18 @@ impl Farm {
         &self.kiln
     }
 
+    /// The server's data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.kiln.home().join("serve")
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.listen
+    }
+
     fn data(&self) -> Vec<OsString> {
-        let data = self.kiln.home().join("serve").into_os_string();
+        let data = self.data_dir().into_os_string();
         let mut words = vec!["--data".into(), data];
         if let Some(url) = &self.database {
             words.extend(["--database".into(), url.into()]);

@@ -1,0 +1,182 @@
+//! What a user, a log and `/readyz` say while one of the farm's engines is away during a
+//! build in a real guest, and that the build ends green.
+//!
+//! It is away for 15 s, or for as many as `KILN_TEST_OUTAGE` says.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use kiln_store::testing::Postgres;
+
+use crate::harness::Farm;
+
+/// Every second so often.
+const NUMBERS: u64 = 4;
+
+fn outage() -> Duration {
+    let said = std::env::var("KILN_TEST_OUTAGE").ok();
+    let seconds = said.map_or(15, |said| said.parse().expect("seconds"));
+    Duration::from_secs(seconds)
+}
+
+/// How many numbers the task counts: it goes on for a while afterwards.
+fn numbers() -> u64 {
+    (outage().as_secs() + 15) * NUMBERS
+}
+
+fn manifest() -> String {
+    let numbers = numbers();
+    format!(
+        "tasks:
+- count: |
+    set +x
+    for number in $(seq 1 {numbers}); do echo \"number $number\"; sleep 0.25; done
+- after: echo after
+"
+    )
+}
+
+/// What a server says of itself, and how soon.
+fn ready(farm: &Farm) -> (String, Duration) {
+    let began = Instant::now();
+    let said = curl(&[&format!("{}/readyz", farm.url())]);
+    (said, began.elapsed())
+}
+
+fn curl(words: &[&str]) -> String {
+    let said = Command::new("curl")
+        .args(["-s", "-i", "--max-time", "30", "--noproxy", "*"])
+        .args(words)
+        .output();
+    String::from_utf8_lossy(&said.expect("curl").stdout).into_owned()
+}
+
+/// Asks as a client does.
+fn asks(farm: &Farm) -> String {
+    let token = std::fs::read_to_string(farm.dir().join("token")).expect("a token");
+    let bearer = format!("Authorization: Bearer {}", token.trim());
+    let url = format!("{}/query", farm.url());
+    let query = r#"{"query":"{me{username}}"}"#;
+    let json = "Content-Type: application/json";
+    curl(&["-H", &bearer, "-H", json, "--data", query, &url])
+}
+
+/// Waits until `/readyz` says that.
+#[track_caller]
+fn until_ready_says(farm: &Farm, text: &str) {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (said, took) = ready(farm);
+        assert!(took < Duration::from_secs(10), "{took:?}: {said}");
+        if said.contains(text) {
+            return;
+        }
+        assert!(Instant::now() < until, "`{text}` is not in {said}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// All numbers once and in order, and what comes after them.
+#[track_caller]
+fn is_whole(log: &str) {
+    let said: Vec<&str> = log
+        .lines()
+        .filter(|line| line.starts_with("number ") || *line == "after")
+        .collect();
+    let mut wanted: Vec<String> = (1..=numbers())
+        .map(|number| format!("number {number}"))
+        .collect();
+    wanted.push("after".to_owned());
+    assert_eq!(said, wanted);
+}
+
+/// A build during which something goes away and comes again. Gives what a client was
+/// answered meanwhile, and what the follower was told.
+#[track_caller]
+fn a_build_outlives(
+    farm: &Farm,
+    missing: &str,
+    goes: impl FnOnce(),
+    comes: impl FnOnce(),
+) -> (String, String) {
+    let follows = farm.submit(&manifest()).arg("--follow").start();
+    farm.wait_for_log("1", "number 3\n");
+    let began = Instant::now();
+    goes();
+    until_ready_says(farm, missing);
+    let asked = Instant::now();
+    let answer = asks(farm);
+    assert!(asked.elapsed() < Duration::from_secs(10), "{answer}");
+    std::thread::sleep(outage().saturating_sub(began.elapsed()));
+    comes();
+    until_ready_says(farm, "ready\n");
+    let ended = follows.expect_status(0);
+    is_whole(&ended.stdout());
+    is_whole(&farm.log("1"));
+    let shown = farm.show("1");
+    assert_eq!(shown["status"], "SUCCESS", "{shown:#}");
+    assert_eq!(shown["attempts"].as_array().map(Vec::len), Some(1));
+    println!(
+        "a client was answered:\n{answer}\nand the follower was told:\n{}",
+        ended.stderr()
+    );
+    (answer, ended.stderr())
+}
+
+#[test]
+fn a_build_outlives_a_postgresql_that_is_stopped() {
+    let postgres = Postgres::start().expect("PostgreSQL");
+    let url = postgres.database().expect("a database");
+    let farm = Farm::new().database(url).started();
+    let _worker = farm.worker("one");
+    let (answer, told) = a_build_outlives(
+        &farm,
+        "the database does not answer\n",
+        || postgres.stop().expect("PostgreSQL stops"),
+        || postgres.start_again().expect("PostgreSQL starts"),
+    );
+    is_503(&answer);
+    assert!(told.contains("waiting for it"), "{told}");
+}
+
+#[test]
+fn a_build_outlives_a_postgresql_that_says_nothing() {
+    let postgres = Postgres::start().expect("PostgreSQL");
+    let url = postgres.database().expect("a database");
+    let farm = Farm::new().database(url).started();
+    let _worker = farm.worker("one");
+    let (answer, told) = a_build_outlives(
+        &farm,
+        "the database does not answer\n",
+        || postgres.freeze().expect("PostgreSQL stands still"),
+        || postgres.go_on().expect("PostgreSQL goes on"),
+    );
+    is_503(&answer);
+    assert!(told.contains("waiting for it"), "{told}");
+}
+
+/// In the API's own form, and when to come again.
+#[track_caller]
+fn is_503(answer: &str) {
+    let lower = answer.to_lowercase();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(lower.contains("\r\nretry-after: 5\r\n"), "{answer}");
+    assert!(answer.contains(r#""code":"UNAVAILABLE""#), "{answer}");
+}
+
+#[test]
+fn a_server_that_is_started_before_its_database_waits_for_it_and_says_so() {
+    let postgres = Postgres::start().expect("PostgreSQL");
+    let url = postgres.database().expect("a database");
+    postgres.stop().expect("PostgreSQL stops");
+    let farm = Farm::new().database(url);
+    let server = farm.serve();
+    server.wait_for_stderr("can't be opened");
+    server.wait_for_stderr("it is tried again");
+    postgres.start_again().expect("PostgreSQL starts");
+    server.wait_for_stderr("serving http://");
+    server.signal(rustix::process::Signal::TERM);
+    server.expect_status(0);
+}
