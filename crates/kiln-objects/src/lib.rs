@@ -160,6 +160,7 @@ impl Objects {
     /// When it can't be reached, or refuses: a sentence for the operator, without any key.
     pub async fn s3(config: S3Config, index: Arc<dyn Index>) -> io::Result<Self> {
         let s3 = S3::connect(&config, index)?;
+        s3.look().await?;
         s3.check().await?;
         Ok(Self::of(Backend::S3(s3)))
     }

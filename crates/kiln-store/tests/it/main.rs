@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod chunks;
 mod farm;
 mod groups;
 mod jobs;
@@ -63,6 +64,15 @@ on_every_engine! {
         who_sees_a_job_can_be_changed,
         sources_artifacts_and_the_image_are_kept,
         the_largest_texts_and_strange_characters_come_back_as_they_were,
+    ;
+    chunks:
+        a_log_has_its_first_line_with_the_job_that_runs,
+        a_piece_is_added_where_the_log_ends_and_nowhere_else,
+        a_line_is_one_of_its_own_and_only_where_it_belongs,
+        nothing_is_added_under_a_lease_that_ended_or_is_anothers,
+        of_all_that_append_at_once_nobody_follows_the_servers_last_line,
+        appends_do_not_wait_for_the_one_who_writes,
+        any_appends_make_the_stream_that_was_sent,
     ;
     groups:
         a_group_starts_its_jobs_and_tells_of_its_end_once,

@@ -268,6 +268,25 @@ mod tests {
     }
 
     #[test]
+    fn an_object_store_is_one_address() {
+        let file = "[objects]\ns3-upstream=s3.example:9000\ns3-access-key=key\ns3-secret-key=se=cret\n\
+            [builds.sr.ht::worker]\ns3-bucket=farm\ns3-prefix=builds\n";
+        assert_eq!(
+            values(file, Role::Serve),
+            [
+                ("objects", "s3://farm/builds".to_owned()),
+                ("s3-access-key", "key".to_owned()),
+                ("s3-endpoint", "https://s3.example:9000".to_owned()),
+                ("s3-secret-key", "se=cret".to_owned()),
+            ]
+        );
+        let plain = format!("{file}[objects]\ns3-insecure=yes\n");
+        let endpoint = ("s3-endpoint", "http://s3.example:9000".to_owned());
+        assert!(values(&plain, Role::Serve).contains(&endpoint));
+        assert_eq!(values(file, Role::Worker), []);
+    }
+
+    #[test]
     fn every_other_key_is_listed_with_what_becomes_of_it() {
         let read = read(Path::new("config.ini"), FILE, Role::Worker).unwrap();
         let remarks: Vec<String> = read

@@ -1,6 +1,7 @@
 //! What workers see of a server.
 
 mod artifacts;
+mod engines;
 pub(crate) mod harness;
 mod life;
 pub(crate) mod live;
