@@ -43,7 +43,7 @@ async fn look(state: &State) -> Vec<&'static str> {
         within(state.store.ping(), "the database does not answer"),
         within(
             state.objects.check(),
-            "the directory of logs and artifacts can't be written",
+            "the place of logs and artifacts can't be written",
         ),
     ];
     let looked = futures_util::future::join_all(looks).await;
