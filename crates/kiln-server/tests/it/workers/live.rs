@@ -131,7 +131,9 @@ async fn a_worker_shows_nothing_in_logs_of_jobs_that_it_does_not_have() {
     let mut early = Reader::of(&farm, &token, &path(offer.job, "follow=early")).await;
     early.until("worker one\n").await;
     let at = one.append(offer.fence, "0", "").await.stored();
-    let mut thief = farm.worker("two").await;
+    let token = farm.registered("two").await;
+    let mut thief = farm.start(&token, 2).await;
+    thief.welcomed().await;
     for fence in [offer.fence, Fence(offer.fence.0 + 1), Fence(i64::MIN)] {
         thief.early(fence, "", at, "forged").await;
     }
