@@ -183,8 +183,12 @@ impl Place {
 
     /// The database's file, if it is one.
     pub fn file(&self) -> Option<PathBuf> {
-        let path = self.database.strip_prefix("sqlite://")?;
-        Some(PathBuf::from(decode(path.split('?').next()?)))
+        file_of(&self.database)
+    }
+
+    /// The same, of the database as the owner of its tables finds it.
+    pub fn owners_file(&self) -> Option<PathBuf> {
+        file_of(&self.owners)
     }
 }
 
@@ -252,6 +256,11 @@ fn known_parameters(url: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn file_of(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("sqlite://")?;
+    Some(PathBuf::from(decode(path.split('?').next()?)))
 }
 
 /// The database in the data directory.

@@ -160,7 +160,8 @@ fn a_backup_of_a_running_farm_on_one_machine_is_brought_up_elsewhere() {
 
 /// Words of a server whose objects are in this bucket.
 fn in_bucket(farm: &Farm, bucket: &S3Config) -> Vec<OsString> {
-    let secret = farm.secret("s3-secret", &bucket.secret_key);
+    let settings = format!("s3-secret-key = {:?}\n", bucket.secret_key);
+    let settings = farm.secret("serve.toml", &settings);
     let objects = format!("s3://{}/{}", bucket.bucket, bucket.prefix);
     let endpoint = bucket.endpoint.clone().expect("an endpoint");
     vec![
@@ -170,8 +171,8 @@ fn in_bucket(farm: &Farm, bucket: &S3Config) -> Vec<OsString> {
         endpoint.into(),
         "--s3-access-key".into(),
         bucket.access_key.clone().into(),
-        "--s3-secret-key-file".into(),
-        secret.into_os_string(),
+        "--config".into(),
+        settings.into_os_string(),
     ]
 }
 
