@@ -84,7 +84,7 @@ impl Bucket {
         let cause = fault::cause(&error);
         let fault = fault::of(&error);
         let text = match fault.kind() {
-            io::ErrorKind::NotFound => {
+            _ if cause.contains("NoSuchBucket") || fault.kind() == io::ErrorKind::NotFound => {
                 format!("{name} is not there ({cause}); make it, or name another in `objects`")
             }
             io::ErrorKind::PermissionDenied => format!(
