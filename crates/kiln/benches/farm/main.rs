@@ -15,7 +15,6 @@ mod farm;
 mod jobs;
 mod logs;
 mod memory;
-#[expect(dead_code, reason = "benchmarks of guests use the rest")]
 #[path = "../shared/table.rs"]
 mod table;
 mod tail;
