@@ -118,10 +118,6 @@ fn a_build_outlives(
     let shown = farm.show("1");
     assert_eq!(shown["status"], "SUCCESS", "{shown:#}");
     assert_eq!(shown["attempts"].as_array().map(Vec::len), Some(1));
-    println!(
-        "a client was answered:\n{answer}\nand the follower was told:\n{}",
-        ended.stderr()
-    );
     (answer, ended.stderr())
 }
 
