@@ -244,7 +244,7 @@ impl Inner {
             if next != self.log || text.len() as u64 + length > limits::APPEND as u64 {
                 return Ok(false);
             }
-            self.read(self.front + HEAD as u64, length, &mut text)?;
+            self.read(self.front + HEAD as u64, length, text)?;
             self.front += HEAD as u64 + length;
         }
         Ok(true)
