@@ -74,7 +74,7 @@ doc: ## does the documentation build without warnings?
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --workspace --all-features --no-deps --document-private-items --locked
 
 shell: ## shellcheck of the scripts, and whether Perl reads the guest's helper
-	shellcheck crates/kiln/tests/chaos/broken/run scripts/setup scripts/demo scripts/test-images scripts/count-tests .ci/run fuzz/run
+	shellcheck scripts/* deploy/backup deploy/ca deploy/kiln-admin deploy/restore crates/kiln/tests/chaos/broken/run .ci/run fuzz/run
 	shellcheck --exclude=SC1091,SC2034,SC2154 images/debian/genimg images/debian/guest-[dis]* images/debian/*/genimg
 	perl -cw images/debian/guest-agent
 

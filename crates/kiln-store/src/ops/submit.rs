@@ -386,7 +386,7 @@ async fn write_tasks(tx: &mut Tx, all: &[Fresh<'_>], ids: &[JobId]) -> Result<()
     Ok(())
 }
 
-/// What [`write`] has written.
+/// What `write` has written.
 fn written(tx: &Tx, job: &NewJob, id: JobId) -> Job {
     Job {
         id,
