@@ -10,7 +10,7 @@ use std::{
 
 use kiln_store::testing::Postgres;
 
-use crate::harness::Farm;
+use crate::harness::{Engines, Farm};
 
 /// Every second so often.
 const NUMBERS: u64 = 4;
@@ -164,6 +164,21 @@ fn is_503(answer: &str) {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(lower.contains("\r\nretry-after: 5\r\n"), "{answer}");
     assert!(answer.contains(r#""code":"UNAVAILABLE""#), "{answer}");
+}
+
+#[test]
+fn a_build_outlives_an_object_store_that_is_away() {
+    let engines = Engines::start();
+    let farm = engines.farm();
+    let _worker = farm.worker("one");
+    let (_, told) = a_build_outlives(
+        &farm,
+        "logs and artifacts",
+        || engines.s3.kill().expect("S3 is killed"),
+        || engines.s3.restart().expect("S3 starts"),
+    );
+    // What is decided needs no log.
+    assert!(!told.contains("waiting for it"), "{told}");
 }
 
 #[test]

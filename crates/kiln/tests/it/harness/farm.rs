@@ -28,6 +28,8 @@ pub struct Farm {
     server: Option<Running>,
     /// Words of `kiln serve` besides address and data.
     words: Vec<OsString>,
+    /// Where else it listens, and what goes with that.
+    unix: Vec<OsString>,
     /// The database, if it is not the data directory's.
     database: Option<String>,
     /// What it listens on; with its port from the first start on.
@@ -48,6 +50,7 @@ impl Farm {
             kiln: Kiln::new(),
             server: None,
             words: vec!["--no-worker".into()],
+            unix: Vec::new(),
             database: None,
             listen: "127.0.0.1:0".to_owned(),
             inside: Vec::new(),
@@ -107,12 +110,35 @@ impl Farm {
         let mut words: Vec<OsString> = vec!["serve".into(), "--listen".into()];
         words.push(self.listen.clone().into());
         words.extend(self.data());
-        words.extend(self.words.iter().cloned());
+        words.extend(self.words.iter().chain(&self.unix).cloned());
         self.kiln
             .kiln(words)
             .through(&self.inside)
             .limit(Duration::from_mins(20))
             .start()
+    }
+
+    /// Listening at this socket too, as long as a proxy takes to see that it ends.
+    pub fn also_at(mut self, socket: &Path) -> Self {
+        self.unix = [
+            "--drain".into(),
+            "5s".into(),
+            "--unix".into(),
+            socket.into(),
+        ]
+        .into();
+        self
+    }
+
+    /// Another server of the same farm, which runs and listens at this socket too.
+    pub fn beside_at(&self, socket: &Path) -> Self {
+        let mut other = Self::new().also_at(socket);
+        other.words.clone_from(&self.words);
+        other.database.clone_from(&self.database);
+        other.go_on();
+        let token = fs::read_to_string(self.dir().join("token")).expect("a token");
+        other.secret("token", &token);
+        other
     }
 
     /// Ends the server as a power cut would.
