@@ -25,7 +25,7 @@ bindir ?= $(prefix)/bin
 mandir ?= $(prefix)/share/man
 datadir ?= $(prefix)/share
 
-.PHONY: help build demo serve ready test check fmt clippy deny doc shell bench bench-start bench-density bench-guests chaos chaos-broken soak fuzz man install clean
+.PHONY: help build demo serve ready test check playbooks deploy-test fmt clippy deny doc shell bench bench-start bench-density bench-guests chaos chaos-broken soak fuzz man install clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -53,7 +53,7 @@ test: ## install what is missing, build an image for tests, run all tests, also 
 	@scripts/test-images $(TARGET)/debug/kiln $(KILN_TEST_IMAGES)
 	cargo test --workspace --all-features --locked --no-fail-fast 2>&1 | scripts/count-tests
 
-check: fmt clippy deny doc shell ## formatting, lints, dependencies, documents, shell scripts
+check: fmt clippy deny doc shell playbooks ## formatting, lints, dependencies, documents, shell scripts
 
 fmt: ## is the code formatted?
 	cargo fmt --all --check
@@ -82,6 +82,18 @@ shell: ## shellcheck of the scripts, and whether Perl reads the guest's helper
 bench: ## what the farm takes and how soon: tables, and JSON beside them; one of them with BENCH=logs
 	@scripts/setup build tests
 	BENCH_DIR=$(CURDIR) cargo bench --locked -p kiln --features testing --bench farm -- $(BENCH)
+
+playbooks: ## does Ansible read the playbooks of deploy/ansible?
+	@bin=$$(scripts/ansible $(TARGET)/deploy); export ANSIBLE_CONFIG=deploy/ansible/ansible.cfg ANSIBLE_HOME=$(TARGET)/deploy/home; \
+	for play in site upgrade backup; do \
+		$$bin/ansible-playbook -i deploy/ansible/inventory.example.yml --syntax-check deploy/ansible/$$play.yml >/dev/null; \
+	done
+
+deploy-test: ## the playbook on three guests of kiln's own, twice; a job through that farm (DEPLOY_JOB=no: without)
+	@scripts/setup build run images tests
+	cargo build --release --locked
+	@scripts/test-images $(KILN) $(KILN_TEST_IMAGES)
+	scripts/deploy-test $(KILN) $(KILN_TEST_IMAGES) $(TARGET)/deploy
 
 bench-start: ## how long to the first task's output, by the seed's way and by all of ours (BENCH_ROUNDS)
 	@$(MAKE) bench-guests BENCH=start

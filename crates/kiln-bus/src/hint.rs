@@ -34,6 +34,7 @@ const JOB: u8 = 1;
 const SESSION: u8 = 2;
 const GROWN: u8 = 3;
 const LIVE: u8 = 4;
+const GREETED: u8 = 5;
 
 /// What the farm's servers know and nobody else.
 #[derive(Clone)]
@@ -54,8 +55,10 @@ pub type Member = [u8; 8];
 pub enum Hint {
     /// A job has changed, or one of its tasks.
     Job(JobId),
-    /// A session was given leases, lost some, or is at another socket.
+    /// A session was given leases, or lost some.
     Session(SessionId),
+    /// A session has said hello: sockets of it that were there before are not its own.
+    Greeted(SessionId),
     /// A log has grown: more of it is stored.
     Grown(LogName),
     /// Bytes of a log that are not stored yet, at most [`LIVE_BYTES`].
@@ -135,6 +138,10 @@ fn write(hint: &Hint, body: &mut Vec<u8>) -> u8 {
             body.extend(session.as_str().as_bytes());
             SESSION
         }
+        Hint::Greeted(session) => {
+            body.extend(session.as_str().as_bytes());
+            GREETED
+        }
         Hint::Grown(log) => {
             write_log(log, body);
             GROWN
@@ -189,10 +196,8 @@ fn read(kind: u8, mut body: Rest<'_>) -> Option<Hint> {
             let job = JobId(i32::from_le_bytes(body.array()?));
             body.0.is_empty().then_some(Hint::Job(job))
         }
-        SESSION => {
-            let session = str::from_utf8(body.0).ok()?.to_owned();
-            SessionId::try_from(session).ok().map(Hint::Session)
-        }
+        SESSION => read_session(&body).map(Hint::Session),
+        GREETED => read_session(&body).map(Hint::Greeted),
         GROWN => {
             let log = read_log(&mut body)?;
             body.0.is_empty().then_some(Hint::Grown(log))
@@ -208,6 +213,11 @@ fn read(kind: u8, mut body: Rest<'_>) -> Option<Hint> {
         }
         _ => None,
     }
+}
+
+fn read_session(body: &Rest<'_>) -> Option<SessionId> {
+    let session = str::from_utf8(body.0).ok()?.to_owned();
+    SessionId::try_from(session).ok()
 }
 
 fn read_log(body: &mut Rest<'_>) -> Option<LogName> {
@@ -249,6 +259,7 @@ mod tests {
         prop_oneof![
             any::<i32>().prop_map(|job| Hint::Job(JobId(job))),
             any::<[u8; 16]>().prop_map(|random| Hint::Session(SessionId::new(random))),
+            any::<[u8; 16]>().prop_map(|random| Hint::Greeted(SessionId::new(random))),
             log().prop_map(Hint::Grown),
             (
                 log(),

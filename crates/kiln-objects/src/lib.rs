@@ -160,6 +160,7 @@ impl Objects {
     /// When it can't be reached, or refuses: a sentence for the operator, without any key.
     pub async fn s3(config: S3Config, index: Arc<dyn Index>) -> io::Result<Self> {
         let s3 = S3::connect(&config, index)?;
+        s3.look().await?;
         s3.check().await?;
         Ok(Self::of(Backend::S3(s3)))
     }
@@ -192,6 +193,13 @@ impl Objects {
             Backend::Directory(directory) => directory.check().await,
             Backend::S3(s3) => s3.check().await,
         }
+    }
+
+    /// Whether an append costs so much that logs are gathered before it, and shown early
+    /// meanwhile.
+    #[must_use]
+    pub fn gathers(&self) -> bool {
+        matches!(&*self.backend, Backend::S3(_))
     }
 
     /// Room for so many bytes that are to come in: to be had before they are read.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kiln_bus::Bus;
+
 /// How long what jobs leave is kept. What a job that has not ended leaves is kept in any case.
 #[derive(Debug, Clone, Default)]
 pub struct Retention {
@@ -18,6 +20,8 @@ pub struct Retention {
 pub struct Config {
     /// Where logs and artifacts are.
     pub objects: kiln_objects::Config,
+    /// The way to the farm's other servers.
+    pub bus: Bus,
     /// The public URL, without a slash at the end: `https://builds.example.org`.
     pub origin: String,
     /// How the farm calls itself.

@@ -64,10 +64,10 @@ impl State {
         let mut random = [0; 16];
         getrandom(&mut random, GetRandomFlags::empty())?;
         Ok(Self {
+            hints: Hints::new(config.bus.clone()),
             config,
             store,
             objects,
-            hints: Hints::default(),
             metrics: Metrics::default(),
             name: format!("{:032x}", u128::from_ne_bytes(random)),
             reception: Reception::default(),

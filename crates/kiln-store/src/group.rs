@@ -13,9 +13,9 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use crate::{
     Store, StoreError,
     dialect::Engine,
-    model::{Job, NewJob},
+    model::{Job, NewJob, Reported},
     ops::{
-        reports::{self, Report, Reported},
+        reports::{self, Report},
         submit,
     },
     tx::{Tx, again},

@@ -15,6 +15,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0002_chunks.sql"),
     include_str!("../migrations/0003_retention.sql"),
     include_str!("../migrations/0004_voices.sql"),
+    include_str!("../migrations/0005_bus.sql"),
 ];
 
 /// Brings the schema up to date, or says why it is not.

@@ -357,6 +357,37 @@ pub struct Changed {
     pub assign: bool,
 }
 
+/// Something that is reported under a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deed {
+    /// A task may start now: see [`crate::Store::begun`].
+    Begun,
+    /// See [`crate::Store::set_task`].
+    Task(String, TaskStatus),
+    /// See [`crate::Store::add_source`].
+    Source(u32, String),
+    /// See [`crate::Store::set_digest`].
+    Digest(String),
+    /// See [`crate::Store::end`].
+    End {
+        /// A terminal status.
+        status: JobStatus,
+        /// Why, for the owner.
+        reason: Option<String>,
+        /// Each task's terminal status.
+        tasks: Vec<(String, TaskStatus)>,
+    },
+}
+
+/// What came of a report.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// What it changed.
+    pub changed: Changed,
+    /// With the end of a job: when its last attempt had begun, and when it ended.
+    pub ran: Option<(Moment, Moment)>,
+}
+
 /// A page of jobs, newest first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobPage {

@@ -5,6 +5,7 @@
 //! must be acknowledged, beside it as plain HTTP ([`report`]).
 
 pub mod client;
+pub mod live;
 pub mod message;
 pub mod report;
 #[cfg(feature = "testing")]

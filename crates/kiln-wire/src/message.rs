@@ -10,6 +10,8 @@
 //!   renew (all leases) ───────────────────►    every renew_seconds
 //!   ◄────────────────────────────── renewed    and which of them are lost
 //!   ◄─────────────────────────────── cancel
+//!   live bytes of a log (binary) ─────────►    see [`crate::live`]
+//!   ◄─────────────────────────────── passed
 //! ```
 //!
 //! Losing the socket is not losing a lease: the worker connects again and says
@@ -109,6 +111,10 @@ pub enum FromServer {
         renew_seconds: u64,
         /// Leases of the hello that are not this session's any more.
         lost: Vec<Fence>,
+        /// How long to gather a log before it is appended; absent when it is appended at
+        /// once. What is gathered may be sent early meanwhile ([`crate::live`]).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gather: Option<Gather>,
     },
     /// The other answer; the connection ends after it.
     Refused {
@@ -124,11 +130,22 @@ pub enum FromServer {
         /// Leases that are not this session's any more: their guests must go.
         lost: Vec<Fence>,
     },
+    /// The answer to each message of live bytes: there may be another now.
+    Passed,
     /// Somebody cancelled the job of this lease: its guest must go.
     Cancel {
         /// The lease.
         fence: Fence,
     },
+}
+
+/// How much of a log makes one append, and how long is waited for so much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gather {
+    /// From the first byte on.
+    pub milliseconds: u64,
+    /// So many bytes are not waited with.
+    pub bytes: u64,
 }
 
 /// A job and the lease for it.

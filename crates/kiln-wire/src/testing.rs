@@ -19,7 +19,8 @@ use tokio::{io::DuplexStream, sync::mpsc, sync::watch, task::JoinSet};
 
 use crate::{
     client::Target,
-    message::{FromServer, Hello, Offer, Recipe, State},
+    live::Live,
+    message::{FromServer, Gather, Hello, Offer, Recipe, State},
     report::{End, Return},
 };
 
@@ -38,6 +39,8 @@ pub struct Seen {
     pub goodbyes: usize,
     /// Requests that are not a worker's: method, path and `Authorization`.
     pub requests: Vec<String>,
+    /// Bytes of logs that came before they were appended.
+    pub live: Vec<Live>,
     /// Artifacts, by fence and path.
     pub artifacts: HashMap<(Fence, String), Bytes>,
     /// How jobs ended.
@@ -53,6 +56,10 @@ pub struct Seen {
 /// What goes wrong.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
+    /// Live bytes are not answered: the socket is slow.
+    pub slow_socket: bool,
+    /// Logs are to be gathered.
+    pub gather: Option<Gather>,
     /// So many of the next reports are stored and answered with 503.
     pub lose_answers: usize,
     /// The server goes away when it has taken this report.

@@ -305,6 +305,7 @@ fn documents_point_to_files_that_are_there() {
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "docs/client.md",
+        "docs/deploy.md",
         "docs/farm.md",
         "docs/operator.md",
         "docs/security.md",

@@ -1,6 +1,6 @@
 //! Where the bus is, and by what right one comes to it.
 
-use std::{fmt, io};
+use std::{fmt, io, net::IpAddr};
 
 use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion,
@@ -20,6 +20,29 @@ pub struct Config {
     pub password: Option<String>,
     /// Certificates (PEM) to trust instead of the host's, with `rediss://`.
     pub ca: Option<Vec<u8>>,
+}
+
+impl Config {
+    /// Whether it makes sense, without connecting.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        Address::of(self).map(|_| ())
+    }
+
+    /// Whether nobody but this host is on the way.
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        let info = self.url.as_str().into_connection_info();
+        info.is_ok_and(|info| match info.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => {
+                let loopback = |ip: IpAddr| ip.is_loopback();
+                host == "localhost" || host.parse().is_ok_and(loopback)
+            }
+            _ => true,
+        })
+    }
 }
 
 /// Without what is secret.
@@ -150,6 +173,15 @@ mod tests {
         assert_eq!(third.to_string(), "localhost:7000");
         assert!(address("redis+unix:///run/redis.sock").is_ok());
         assert!(address("rediss://localhost:7000").is_ok());
+        let near = |url: &str| {
+            let config = Config {
+                url: url.to_owned(),
+                ..Config::default()
+            };
+            config.is_near()
+        };
+        assert!(near("redis://127.0.0.1") && near("redis://localhost/1"));
+        assert!(!near("redis://10.0.0.7") && !near("redis://cache"));
     }
 
     #[test]

@@ -66,6 +66,7 @@ fn all_kinds() -> Vec<Hint> {
     vec![
         Hint::Job(JobId(1)),
         Hint::Session(SessionId::new([7; 16])),
+        Hint::Greeted(SessionId::new([8; 16])),
         Hint::Grown(LogName::Job(JobId(1))),
         Hint::Grown(LogName::Task(JobId(2), "build".into())),
         Hint::Live {

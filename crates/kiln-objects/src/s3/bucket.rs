@@ -52,12 +52,28 @@ impl Bucket {
         Path::parse(whole).map_err(|error| wrong(error.to_string()))
     }
 
+    /// Lists next to nothing, without trying again: not every store misses the bucket when
+    /// something is put into it.
+    pub(super) async fn look(&self) -> io::Result<()> {
+        let path = self.path(key::READY)?;
+        self.told(self.stores.once.list_with_delimiter(Some(&path)))
+            .await
+    }
+
     /// Writes once, without trying again: what is told is how it is now.
     pub(super) async fn check(&self) -> io::Result<()> {
         let path = self.path(key::READY)?;
-        let put = self.stores.once.put(&path, "kiln\n".into());
+        self.told(self.stores.once.put(&path, "kiln\n".into()))
+            .await
+    }
+
+    /// Waits for an answer for a while; a sentence when that is no good one.
+    async fn told<T>(
+        &self,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> io::Result<()> {
         let name = &self.name;
-        let error = match tokio::time::timeout(CHECK, put).await {
+        let error = match tokio::time::timeout(CHECK, request).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => error,
             Err(_) => {
@@ -68,14 +84,14 @@ impl Bucket {
         let cause = fault::cause(&error);
         let fault = fault::of(&error);
         let text = match fault.kind() {
-            io::ErrorKind::NotFound => {
+            _ if cause.contains("NoSuchBucket") || fault.kind() == io::ErrorKind::NotFound => {
                 format!("{name} is not there ({cause}); make it, or name another in `objects`")
             }
             io::ErrorKind::PermissionDenied => format!(
                 "{name} refuses the key {} ({cause}); see s3-access-key and s3-secret-key",
                 self.access_key
             ),
-            _ => format!("{name} can't be written to: {cause}"),
+            _ => format!("{name} can't be used: {cause}"),
         };
         Err(io::Error::new(fault.kind(), text))
     }

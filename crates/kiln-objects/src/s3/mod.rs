@@ -106,6 +106,11 @@ impl S3 {
         })))
     }
 
+    /// Whether the bucket is there, and can be listed.
+    pub(crate) async fn look(&self) -> io::Result<()> {
+        self.0.bucket.look().await
+    }
+
     pub(crate) async fn check(&self) -> io::Result<()> {
         self.0.bucket.check().await
     }
@@ -230,9 +235,12 @@ impl Inner {
                 return Ok(stored);
             }
         }
-        let end = self.add(lease, log, stored, new).await?;
-        known.grown(end);
-        Ok(end)
+        let added = self.add(lease, log, stored, new).await;
+        // Also where another server was first: the next append looks at what is there.
+        if let Ok(end) | Err(AppendError::Offset { stored: end }) = added {
+            known.grown(end);
+        }
+        added
     }
 
     /// Whether these bytes are in the log there. Of a piece that is all among them its

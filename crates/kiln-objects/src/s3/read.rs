@@ -142,7 +142,9 @@ impl Pieces {
             self.listed_to = self.end;
             return Ok(());
         }
-        for piece in pieces {
+        // What is behind the end is not asked for.
+        let end = self.end;
+        for piece in pieces.into_iter().filter(|piece| piece.start < end) {
             self.cut(&piece)?;
         }
         match self.listed_to > before {

@@ -27,7 +27,7 @@ pub enum Way {
     Silence,
 }
 
-/// A proxy on loopback, for one request each connection.
+/// A proxy on loopback. Each connection has one request.
 pub struct Proxy {
     pub address: SocketAddr,
     way: watch::Sender<Way>,
@@ -63,44 +63,48 @@ impl Proxy {
     }
 }
 
-/// One request after the other: each is read whole.
+/// One request, which is read whole; no connection has another.
 async fn carry(
     mut client: TcpStream,
     server: SocketAddr,
     way: watch::Sender<Way>,
     writes: Arc<AtomicUsize>,
 ) -> std::io::Result<()> {
-    while let Some(request) = request(&mut client).await? {
-        if request.starts_with(b"PUT") || request.starts_with(b"POST") {
-            writes.fetch_add(1, Ordering::SeqCst);
+    let Some(request) = request(&mut client).await? else {
+        return Ok(());
+    };
+    if request.starts_with(b"PUT") || request.starts_with(b"POST") {
+        writes.fetch_add(1, Ordering::SeqCst);
+    }
+    let mut now = way.subscribe();
+    let way = *now.borrow_and_update();
+    match way {
+        Way::Answered(status) => {
+            let text =
+                format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            return client.write_all(text.as_bytes()).await;
         }
-        let mut now = way.subscribe();
-        let way = *now.borrow_and_update();
-        match way {
-            Way::Answered(status) => {
-                let text = format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n");
-                client.write_all(text.as_bytes()).await?;
-                continue;
-            }
-            Way::Silence => {
-                // Until things change, and then it is cut.
-                let _ = now.changed().await;
-                return Ok(());
-            }
-            Way::Through | Way::CutAnswer => {}
-        }
-        let mut upstream = TcpStream::connect(server).await?;
-        upstream.write_all(&request).await?;
-        let mut answer = vec![0; 64 << 10];
-        let read = upstream.read(&mut answer).await?;
-        if way == Way::CutAnswer {
+        Way::Silence => {
+            // Until things change, and then it is cut.
+            let _ = now.changed().await;
             return Ok(());
         }
-        client.write_all(&answer[..read]).await?;
-        tokio::io::copy_bidirectional(&mut client, &mut upstream).await?;
-        return Ok(());
+        Way::Through | Way::CutAnswer => {}
     }
-    Ok(())
+    let mut upstream = TcpStream::connect(server).await?;
+    let line = request
+        .windows(2)
+        .position(|two| two == b"\r\n")
+        .unwrap_or(0);
+    upstream.write_all(&request[..line]).await?;
+    upstream.write_all(b"\r\nconnection: close").await?;
+    upstream.write_all(&request[line..]).await?;
+    let mut answer = Vec::new();
+    upstream.read_to_end(&mut answer).await?;
+    match way {
+        Way::CutAnswer => Ok(()),
+        _ => client.write_all(&answer).await,
+    }
 }
 
 /// A whole request; none when the client goes away.

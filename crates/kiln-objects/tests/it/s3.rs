@@ -136,7 +136,7 @@ async fn what_is_wrong_with_an_object_store_is_told_at_the_start() {
     })
     .await;
     assert!(
-        said.contains("can't be written to") && said.contains("refused"),
+        said.contains("can't be used") && said.contains("refused"),
         "{said}"
     );
     let said = refused(&place, |config| config.prefix = "a//b".to_owned()).await;

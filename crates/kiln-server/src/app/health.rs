@@ -43,7 +43,7 @@ async fn look(state: &State) -> Vec<&'static str> {
         within(state.store.ping(), "the database does not answer"),
         within(
             state.objects.check(),
-            "the directory of logs and artifacts can't be written",
+            "the place of logs and artifacts can't be written",
         ),
     ];
     let looked = futures_util::future::join_all(looks).await;
@@ -64,6 +64,16 @@ fn within<'a, E: fmt::Display + 'a>(
         tracing::warn!("not ready: {sentence}: {wrong}");
         Some(sentence)
     })
+}
+
+/// What is not as it should be and keeps no request from being served, a sentence each.
+pub(crate) fn warnings(state: &State) -> Vec<&'static str> {
+    match state.hints.bus().status() {
+        kiln_bus::Status::Well => Vec::new(),
+        kiln_bus::Status::Away(_) => {
+            vec!["the bus does not answer: hints to other servers come a second late"]
+        }
+    }
 }
 
 /// How much there is of everything.

@@ -7,7 +7,7 @@ use kiln_core::{farm::JobId, job::TaskStatus, manifest};
 use kiln_objects::{AppendError, LogName, PutError, Room};
 use kiln_store::{
     StoreError,
-    model::{Lease, LeaseKey, NewArtifact},
+    model::{Deed, Lease, LeaseKey, NewArtifact},
 };
 use kiln_wire::report::{End, Event, Return};
 use tokio::io::AsyncRead;
@@ -203,6 +203,9 @@ pub(crate) async fn append(
     // What was there already was counted when it came.
     let new = length.min(stored.saturating_sub(offset));
     state.metrics.log_bytes.inc_by(new);
+    if new > 0 {
+        state.hints.grown(name);
+    }
     Ok(stored)
 }
 
@@ -263,10 +266,14 @@ pub(crate) async fn end(state: &State, key: LeaseKey<'_>, end: End) -> Result<()
         return Err(invalid(format!("a job does not end as {}", end.status)));
     }
     let reason = end.reason.as_deref().map(sentence);
-    let ended = state
-        .store
-        .end(key, end.status, reason.as_deref(), &end.tasks);
-    narrate::committed(state, &ended.await?).await;
+    let deed = Deed::End {
+        status: end.status,
+        reason,
+        tasks: end.tasks,
+    };
+    for reported in state.store.report(key, vec![deed]).await {
+        narrate::ended(state, end.status, &reported?);
+    }
     Ok(())
 }
 

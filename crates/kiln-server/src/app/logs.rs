@@ -1,5 +1,6 @@
 //! Logs: what is stored, or one constant sentence where there is nothing and
-//! there will be nothing.
+//! there will be nothing. Who reads one as it grows may be shown bytes that are about to be
+//! stored: see `hints::live`.
 
 use axum::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
@@ -10,10 +11,17 @@ use kiln_core::{
 use kiln_objects::{LogName, Reader};
 use kiln_store::model::Job;
 use std::time::Duration;
-use tokio::{io::AsyncReadExt, sync::watch, time::Instant};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{broadcast, watch},
+    time::Instant,
+};
 
 use super::{Actor, Error, Result, jobs, narrate, permission::Wish};
-use crate::state::{Shared, State, stopped};
+use crate::{
+    hints::{Early, Otherwise, Piece},
+    state::{Shared, State, stopped},
+};
 
 /// How many bytes are read at once.
 const CHUNK: usize = 64 << 10;
@@ -178,25 +186,35 @@ pub(crate) struct Follower {
     wish: Wish,
     log: Log,
     growth: watch::Receiver<u64>,
+    /// Told when it grew on another server.
+    grown: watch::Receiver<()>,
+    /// Of who wants bytes before they are stored.
+    live: Option<broadcast::Receiver<Piece>>,
     changes: watch::Receiver<()>,
     /// Whether all that the farm says at a job's end has been written.
     complete: bool,
     stopping: watch::Receiver<bool>,
-    at: u64,
+    early: Early,
+    /// Whether the last bytes were early ones: that more is stored is told, or seen at the
+    /// next look.
+    shown: bool,
     reader: Option<Reader>,
     looked: Instant,
 }
 
 impl Follower {
-    /// Reads a log from this byte on until it is over.
+    /// Reads a log from this byte on until it is over; if `early`, also bytes that are
+    /// about to be stored.
     pub(crate) fn new(
         state: Shared,
         (actor, token): (Actor, Option<HeaderMap>),
         (job, task, wish): (JobId, Option<String>, Wish),
         log: Log,
-        at: u64,
+        (at, early): (u64, bool),
     ) -> Self {
         let growth = state.objects.watch(&log.name);
+        let grown = state.hints.log(&log.name);
+        let live = early.then(|| state.hints.live(&log.name));
         let stopping = state.stopping.clone();
         let changes = state.hints.job(job);
         Self {
@@ -211,7 +229,10 @@ impl Follower {
             wish,
             log,
             growth,
-            at,
+            grown,
+            live,
+            early: Early::new(at),
+            shown: false,
             reader: None,
             looked: Instant::now(),
         }
@@ -220,22 +241,48 @@ impl Follower {
     /// The next bytes; none when the log is over, or not for this actor any more.
     ///
     /// # Errors
-    /// When the storage fails.
+    /// When the storage fails, and when bytes that were shown early came otherwise, or not
+    /// at all: nothing follows on what is not in the log.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(bytes) = self.read_on().await? {
                 return Ok(Some(bytes));
             }
+            if let Some(bytes) = self.show_early() {
+                self.shown = true;
+                return Ok(Some(bytes));
+            }
+            if std::mem::take(&mut self.shown) && self.wait().await {
+                continue;
+            }
             // Before the end is looked for: what comes after this is seen next time.
             let complete = self.complete;
             let length = self.log.length(&self.state).await?;
-            if length > self.at {
-                let reader = self.log.read(&self.state, self.at, length).await?;
+            let from = self.early.verified();
+            if length > from {
+                let reader = self.log.read(&self.state, from, length).await?;
                 self.reader = Some(reader);
-            } else if complete || !self.wait().await? {
-                return Ok(None);
+            } else if complete || !self.wait().await {
+                return match self.early.is_owed() {
+                    false => Ok(None),
+                    true => Err(self.otherwise()),
+                };
             }
         }
+    }
+
+    fn show_early(&mut self) -> Option<Bytes> {
+        if self.log.over {
+            return None;
+        }
+        self.early.next()
+    }
+
+    /// The connection breaks off, and who reads again reads what is stored.
+    fn otherwise(&self) -> Error {
+        let job = self.job;
+        tracing::warn!(%job, "what was shown early of a log of job {job} was not stored so");
+        Error::Unavailable
     }
 
     /// The log as it is now, if it is still for this actor.
@@ -248,48 +295,101 @@ impl Follower {
     }
 
     async fn read_on(&mut self) -> Result<Option<Bytes>> {
-        let Some(reader) = &mut self.reader else {
-            return Ok(None);
-        };
-        let mut bytes = BytesMut::with_capacity(CHUNK);
-        let read = reader.read_buf(&mut bytes).await?;
-        if read == 0 {
-            self.reader = None;
-            return Ok(None);
+        while let Some(reader) = &mut self.reader {
+            let mut bytes = BytesMut::with_capacity(CHUNK);
+            if reader.read_buf(&mut bytes).await? == 0 {
+                self.reader = None;
+                break;
+            }
+            let new = self.early.stored(bytes.freeze());
+            let new = new.map_err(|Otherwise| self.otherwise())?;
+            if !new.is_empty() {
+                return Ok(Some(new));
+            }
         }
-        self.at += read as u64;
-        Ok(Some(bytes.freeze()))
+        Ok(None)
     }
 
     /// Waits for growth, and looks each second whether the log is over. False when
     /// it is not for this actor any more, or the server ends.
-    async fn wait(&mut self) -> Result<bool> {
-        let look = self.looked + LOOK;
-        let mut told = false;
-        tokio::select! {
-            biased;
-            () = stopped(&mut self.stopping) => return Ok(false),
-            grown = self.growth.changed() => match grown {
-                Ok(()) => return Ok(true),
-                // Nobody tells any more: only looking is left.
-                Err(_) => tokio::time::sleep_until(look).await,
-            },
-            changed = self.changes.changed() => match changed {
-                Ok(()) => told = true,
-                Err(_) => tokio::time::sleep_until(look).await,
-            },
-            () = tokio::time::sleep_until(look) => {}
-        }
+    async fn wait(&mut self) -> bool {
+        let told = match self.woken().await {
+            Woken::Stopping => return false,
+            Woken::Grown => return true,
+            Woken::Look { told } => told,
+        };
         self.looked = Instant::now();
         let over_before = self.log.over;
         match self.find().await {
             Ok(log) => self.log = log,
             Err(Error::Unavailable) => {}
-            Err(_) => return Ok(false),
+            Err(_) => return false,
         }
         // The farm's last line is written after the commit and before the hint: who was
         // not told looks once more.
         self.complete = self.log.over && (told || over_before);
-        Ok(true)
+        true
     }
+
+    async fn woken(&mut self) -> Woken {
+        let look = self.looked + LOOK;
+        // Where nobody tells any more only looking is left.
+        let later = async |woken| {
+            tokio::time::sleep_until(look).await;
+            woken
+        };
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut self.stopping) => return Woken::Stopping,
+                told = self.growth.changed() => return match told {
+                    Ok(()) => Woken::Grown,
+                    Err(_) => later(Woken::Look { told: false }).await,
+                },
+                told = self.grown.changed() => return match told {
+                    Ok(()) => Woken::Grown,
+                    Err(_) => later(Woken::Look { told: false }).await,
+                },
+                told = self.changes.changed() => return match told {
+                    Ok(()) => Woken::Look { told: true },
+                    Err(_) => later(Woken::Look { told: false }).await,
+                },
+                () = tokio::time::sleep_until(look) => return Woken::Look { told: false },
+                piece = receive(&mut self.live) => {
+                    self.early.came(piece);
+                    if self.early.fits() {
+                        return Woken::Grown;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Why a follower goes on.
+enum Woken {
+    /// The server ends.
+    Stopping,
+    /// There may be more to read.
+    Grown,
+    /// It is to look at the job; whether because it was told so.
+    Look {
+        /// Whether it was.
+        told: bool,
+    },
+}
+
+/// The next bytes that are not stored yet, for who wants such.
+async fn receive(live: &mut Option<broadcast::Receiver<Piece>>) -> Piece {
+    if let Some(live) = live {
+        loop {
+            match live.recv().await {
+                Ok(piece) => return piece,
+                // What was missed of it comes when it is stored.
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => break,
+            }
+        }
+    }
+    std::future::pending().await
 }

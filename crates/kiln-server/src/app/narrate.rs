@@ -5,11 +5,15 @@
 
 use std::io;
 
-use kiln_core::{farm::JobId, job::TaskStatus, manifest};
+use kiln_core::{
+    farm::JobId,
+    job::{JobStatus, TaskStatus},
+    manifest,
+};
 use kiln_objects::{LogName, When};
 use kiln_store::{
     StoreError,
-    model::{Changed, Given, Job, Moment},
+    model::{Changed, Given, Job, Moment, Reported},
 };
 
 use crate::state::State;
@@ -75,12 +79,24 @@ pub(crate) async fn decided(state: &State, changed: &Changed) {
     committed(state, changed).await;
 }
 
-/// After a commit in which a job's worker said what happened to it: counts, and tells
-/// who listens.
-pub(crate) async fn committed(state: &State, changed: &Changed) {
+/// After a commit in which a job's worker said how it ended: counts, and tells who
+/// listens.
+pub(crate) fn ended(state: &State, status: JobStatus, reported: &Reported) {
+    if let Some((started, ended)) = reported.ran {
+        count(state, status, started, ended);
+    }
+    state.hints.changed(&reported.changed);
+}
+
+/// After a commit that ended jobs: counts, and tells who listens.
+async fn committed(state: &State, changed: &Changed) {
     for job in &changed.ended {
         match state.store.job(*job).await {
-            Ok(Some(job)) => count(state, &job),
+            Ok(Some(job)) => {
+                if let (Some(started), Some(ended)) = (job.started, job.ended) {
+                    count(state, job.status, started, ended);
+                }
+            }
             Ok(None) => {}
             Err(error) => tracing::warn!(%job, "job {job} is not counted: {error}"),
         }
@@ -133,13 +149,11 @@ async fn open_logs(state: &State, job: &Job) -> Result<Vec<LogName>, StoreError>
     Ok(logs)
 }
 
-fn count(state: &State, job: &Job) {
-    if let (Some(Moment(started)), Some(Moment(ended))) = (job.started, job.ended) {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a histogram's buckets are wider"
-        )]
-        let seconds = (ended - started) as f64 / 1e6;
-        state.metrics.ended(job.status.as_str(), seconds);
-    }
+fn count(state: &State, status: JobStatus, Moment(started): Moment, Moment(ended): Moment) {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a histogram's buckets are wider"
+    )]
+    let seconds = (ended - started) as f64 / 1e6;
+    state.metrics.ended(status.as_str(), seconds);
 }

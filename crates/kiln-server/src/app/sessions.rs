@@ -1,8 +1,12 @@
 //! Workers' sessions: hello, what they are, what they have leases for.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use kiln_core::farm::{Fence, SessionId};
+use futures_util::future::join_all;
+use kiln_core::farm::{Fence, JobId, SessionId};
 use kiln_store::{
     StoreError,
     model::{Hello, Lease, Renewal, SessionState, TokenHash, Voice, Worker},
@@ -20,6 +24,8 @@ pub(crate) struct Told {
     voice: Voice,
     /// The leases of which it knows.
     seat: Arc<Seat>,
+    /// The jobs of its leases, as they were at the last look.
+    jobs: HashMap<Fence, JobId>,
 }
 
 /// Whose token that is; none when it is no worker's, or was taken back.
@@ -40,36 +46,17 @@ pub(crate) async fn hello(
     hello: &Hello,
 ) -> Result<(Told, Vec<Fence>), StoreError> {
     let (lost, voice) = state.store.hello_by_voice(worker.id, hello).await?;
+    state.hints.greeted(&hello.session);
     let known = hello.leases.iter().copied();
     let known = known.filter(|fence| !lost.contains(fence)).collect();
     let told = Told {
         session: hello.session.clone(),
         voice,
         seat: state.board.take(&hello.session, known),
+        jobs: HashMap::new(),
     };
     look_at_slots(state);
     Ok((told, lost))
-}
-
-/// A session is otherwise than it was.
-///
-/// # Errors
-/// As [`kiln_store::Store::set_state`].
-pub(crate) async fn set_state(
-    state: &State,
-    session: &SessionId,
-    now: &SessionState,
-) -> Result<(), StoreError> {
-    let changed = state.store.set_state(session, now).await?;
-    state.hints.changed(&changed);
-    Ok(())
-}
-
-/// A worker went away in peace. One that has leases stays, until they end.
-pub(crate) async fn end(state: &State, session: &SessionId) {
-    if let Err(error) = state.store.end_session(session).await {
-        tracing::debug!(%session, "session {session} does not end: {error}");
-    }
 }
 
 /// Looks at the leases of all sessions at once. Those that were told otherwise look for
@@ -92,6 +79,49 @@ fn look_at_slots(state: &State) {
 }
 
 impl Told {
+    /// Whether this socket speaks for the session: the last that said hello, on whatever
+    /// server.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn speaks(&self, state: &State) -> Result<bool, StoreError> {
+        state.store.speaks(&self.session, self.voice).await
+    }
+
+    /// The session is otherwise than it was.
+    ///
+    /// # Errors
+    /// As [`kiln_store::Store::set_state`].
+    pub(crate) async fn set_state(
+        &self,
+        state: &State,
+        now: &SessionState,
+    ) -> Result<(), StoreError> {
+        let changed = state.store.set_state(&self.session, now).await?;
+        state.hints.changed(&changed);
+        Ok(())
+    }
+
+    /// The worker went away in peace. One that has leases stays, until they end, and one
+    /// that is at another socket did not go.
+    pub(crate) async fn end(&self, state: &State) {
+        let session = &self.session;
+        let ended = async {
+            if self.speaks(state).await? {
+                state.store.end_session(session).await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = ended.await {
+            tracing::debug!(%session, "session {session} does not end: {error}");
+        }
+    }
+
+    /// The job of a lease that this session had at the last look, a second ago at the most.
+    pub(crate) fn job(&self, fence: Fence) -> Option<JobId> {
+        self.jobs.get(&fence).copied()
+    }
+
     /// Begins to renew leases, with those of other sessions.
     pub(crate) fn renew(&self, state: &State, token: TokenHash, leases: Vec<Fence>) -> Pending {
         state.renewals.add(Renewal {
@@ -118,10 +148,14 @@ impl Told {
     /// # Errors
     /// When the database fails; then there is more to tell the next time.
     /// [`StoreError::Conflict`] when another voice tells the session, here or at another server.
-    pub(crate) async fn news(&self, state: &State) -> Result<Vec<FromServer>, StoreError> {
+    pub(crate) async fn news(&mut self, state: &State) -> Result<Vec<FromServer>, StoreError> {
         let leases = state.store.leases(&self.session).await?;
         let there: HashSet<Fence> = leases.iter().map(|lease| lease.fence).collect();
         let mut news = Vec::new();
+        self.jobs = leases
+            .iter()
+            .map(|lease| (lease.fence, lease.job.id))
+            .collect();
         self.seat.known(|known| {
             known.retain(|fence| {
                 let stays = there.contains(fence);
@@ -131,12 +165,16 @@ impl Told {
                 stays
             });
         });
-        for lease in leases {
-            let fence = lease.fence;
-            if self.seat.known(|known| known.contains(&fence)) {
-                continue;
-            }
-            match offer(state, lease, self.voice).await {
+        let voice = self.voice;
+        let mut fresh = leases;
+        self.seat
+            .known(|known| fresh.retain(|lease| !known.contains(&lease.fence)));
+        let offers = fresh
+            .into_iter()
+            .map(async |lease| (lease.fence, offer(state, lease, voice).await));
+        // Side by side: each waits for a commit, which may be the same.
+        for (fence, offered) in join_all(offers).await {
+            match offered {
                 Ok(offer) => news.push(FromServer::Offer(Box::new(offer))),
                 // It ended meanwhile.
                 Err(StoreError::LeaseLost) => continue,

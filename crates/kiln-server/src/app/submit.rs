@@ -5,7 +5,7 @@ use kiln_core::{
     manifest::{self, Diagnostic, Manifest, Severity},
     suggest,
 };
-use kiln_store::model::{Changed, Job, KnownImage, NewJob};
+use kiln_store::model::{Changed, Job, NewJob};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -49,7 +49,7 @@ pub(crate) async fn submit(state: &State, actor: &Actor, submission: Submission)
     let manifest = read(&submission.manifest)?;
     input::at_most_entries("tasks", manifest.tasks().len(), limits::TASKS)?;
     let requirements = requirements(&manifest, submission.requirements.as_deref())?;
-    known_image(&state.store.images().await?, &requirements)?;
+    known_image(&state.store.offered().await?, &requirements)?;
     let job = NewJob {
         owner,
         share: None,
@@ -160,13 +160,15 @@ fn requirements(manifest: &Manifest, words: Option<&[String]>) -> Result<Require
     })
 }
 
+/// An image's name and architecture.
+type Known = (String, String);
+
 /// Refuses an image that no worker ever offered. One that was offered once is
 /// waited for; and where no worker ever came, nothing is known yet, and a job waits.
-fn known_image(known: &[KnownImage], wanted: &Requirements) -> Result<()> {
-    let same = |image: &KnownImage| {
+fn known_image(known: &[Known], wanted: &Requirements) -> Result<()> {
+    let same = |(name, offered): &Known| {
         let arch = wanted.arch.as_deref();
-        image.name == wanted.image
-            && arch.is_none_or(|arch| kiln_core::arch::same(arch, &image.arch))
+        *name == wanted.image && arch.is_none_or(|arch| kiln_core::arch::same(arch, offered))
     };
     if known.is_empty() || known.iter().any(same) {
         return Ok(());
@@ -174,11 +176,11 @@ fn known_image(known: &[KnownImage], wanted: &Requirements) -> Result<()> {
     let details = json!({ "field": "image", "images": images(known) });
     let arches: Vec<_> = known
         .iter()
-        .filter(|image| image.name == wanted.image)
-        .map(|image| image.arch.as_str())
+        .filter(|(name, _)| *name == wanted.image)
+        .map(|(_, arch)| arch.as_str())
         .collect();
     let message = if arches.is_empty() {
-        let mut names: Vec<&str> = known.iter().map(|image| image.name.as_str()).collect();
+        let mut names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
         names.dedup();
         let remedy = match suggest::nearest(&wanted.image, &names) {
             Some(name) => format!("did you mean `{name}`?"),
@@ -212,8 +214,8 @@ fn listed(words: &[&str]) -> String {
     shown.join(", ")
 }
 
-fn images(known: &[KnownImage]) -> Vec<Value> {
-    let image = |image: &KnownImage| json!({ "name": image.name, "arch": image.arch });
+fn images(known: &[Known]) -> Vec<Value> {
+    let image = |(name, arch): &Known| json!({ "name": name, "arch": arch });
     known.iter().take(64).map(image).collect()
 }
 
@@ -234,12 +236,8 @@ fn secrets(actor: &Actor, manifest: &Manifest, wanted: Option<bool>) -> Result<b
 mod tests {
     use super::*;
 
-    fn known(names: &[(&str, &str)]) -> Vec<KnownImage> {
-        let image = |(name, arch): &(&str, &str)| KnownImage {
-            name: (*name).into(),
-            arch: (*arch).into(),
-            here: false,
-        };
+    fn known(names: &[(&str, &str)]) -> Vec<Known> {
+        let image = |(name, arch): &(&str, &str)| ((*name).into(), (*arch).into());
         names.iter().map(image).collect()
     }
 

@@ -41,6 +41,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Starts them; each ends when the server does, after the pass that it is in.
 pub(crate) fn start(state: &Shared) -> JoinSet<()> {
     let mut passes = JoinSet::new();
+    passes.spawn(hear(state.clone(), state.hints.bus().subscribe()));
     passes.spawn(repeat(state.clone(), "assign", LOOK, true, assign));
     passes.spawn(repeat(state.clone(), "reap", LOOK, false, reap));
     passes.spawn(repeat(state.clone(), "look", LOOK, false, sessions::look));
@@ -66,6 +67,20 @@ pub(crate) fn start(state: &Shared) -> JoinSet<()> {
     passes.spawn(repeat(state.clone(), "sweep", ended, false, sweep::pass));
     passes.spawn(repeat(state.clone(), "tidy", rows, false, retain::tidy));
     passes
+}
+
+/// Tells those who listen here what the other servers say.
+async fn hear(state: Shared, mut said: kiln_bus::Subscription) {
+    let mut stopping = state.stopping.clone();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stopping) => return,
+            heard = said.next() => match heard {
+                Some(heard) => state.hints.heard(heard),
+                None => return,
+            },
+        }
+    }
 }
 
 /// Whether this server is to do what one is enough for.

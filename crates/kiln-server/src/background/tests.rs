@@ -253,6 +253,7 @@ async fn server(dir: &Path, objects: &kiln_objects::Config, retention: Retention
     let index = Arc::new(StoreIndex(store.clone()));
     let config = Config {
         objects: objects.clone(),
+        bus: kiln_bus::Bus::in_process(),
         origin: "http://farm.test".into(),
         site_name: "kiln".into(),
         runner: "farm.test".into(),

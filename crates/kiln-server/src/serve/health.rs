@@ -15,12 +15,19 @@ pub(super) fn router() -> Router<Shared> {
 /// Whether requests can be served now; what is missing, a line each.
 async fn ready(extract::State(state): extract::State<Shared>) -> (StatusCode, String) {
     let missing = health::missing(&state).await;
-    if missing.is_empty() {
-        (StatusCode::OK, "ready\n".to_owned())
+    let status = if missing.is_empty() {
+        StatusCode::OK
     } else {
-        let lines = missing.iter().map(|what| format!("{what}\n"));
-        (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
-    }
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let ready = missing.is_empty().then(|| "ready\n".to_owned());
+    let missing = missing.iter().map(|what| format!("{what}\n"));
+    let warnings = health::warnings(&state);
+    let warnings = warnings.iter().map(|what| format!("warning: {what}\n"));
+    (
+        status,
+        ready.into_iter().chain(missing).chain(warnings).collect(),
+    )
 }
 
 async fn metrics(

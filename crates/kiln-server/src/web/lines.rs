@@ -90,7 +90,11 @@ mod tests {
     use super::*;
 
     async fn cut(text: &[u8], lines: &str) -> Vec<u8> {
-        let mut cut = Cut::new(text, 1, Lines::parse(lines).unwrap());
+        cut_from(text, 1, lines).await
+    }
+
+    async fn cut_from(text: &[u8], line: u64, lines: &str) -> Vec<u8> {
+        let mut cut = Cut::new(text, line, Lines::parse(lines).unwrap());
         let mut all = Vec::new();
         while let Some(bytes) = cut.next().await.unwrap() {
             all.extend_from_slice(&bytes);
@@ -106,6 +110,20 @@ mod tests {
         assert_eq!(cut(text, "4").await, b"four");
         assert_eq!(cut(text, "2-").await, b"two\nthree\nfour");
         assert_eq!(cut(text, "9-12").await, b"");
+    }
+
+    #[tokio::test]
+    async fn who_begins_to_read_within_a_line_before_them_gets_the_same_lines() {
+        let text = b"one\ntwo\n\nfour\nfive";
+        for at in 0..text.len() {
+            let line = text[..at].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+            for (first, lines) in [(3, "3-4"), (4, "4"), (5, "5-"), (9, "9-")] {
+                if line < first {
+                    let part = cut_from(&text[at..], line, lines).await;
+                    assert_eq!(part, cut(text, lines).await, "{lines} from byte {at}");
+                }
+            }
+        }
     }
 
     #[test]

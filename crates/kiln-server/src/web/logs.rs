@@ -6,8 +6,9 @@
 //! | `Range: bytes=…` | 206, at least one byte; what begins behind the end gets the last byte, so that "no news" is never an error |
 //! | `?lines=a-b` | 200, these lines |
 //! | `?follow` | 200, from the range's begin on until the log is over |
+//! | `?follow=early` | the same, and bytes may come before they are stored; if they are then not stored so, the answer breaks off |
 //!
-//! Only what is on disk is served, and a byte once served never changes.
+//! But for that only what is stored is served, and a byte once served never changes.
 
 use axum::{
     body::Body,
@@ -91,12 +92,10 @@ pub(super) async fn serve(
     let log = logs::find(&state, &asked.actor, asked.job, task, asked.wish).await?;
     let length = log.length(&state).await?;
     match How::of(query)? {
-        How::Follow => Ok(follow(
-            state,
-            asked,
-            log,
-            range::begin(answer::range(headers), length),
-        )),
+        How::Follow { early } => {
+            let from = range::begin(answer::range(headers), length);
+            Ok(follow(state, asked, log, (from, early)))
+        }
         _ if log.is_to_come(length) => Err(Error::Hidden("log yet")),
         How::Lines(lines) => self::lines(&state, &log, length, lines).await,
         How::Bytes => bytes(&state, &log, length, answer::range(headers)).await,
@@ -106,7 +105,7 @@ pub(super) async fn serve(
 enum How {
     Bytes,
     Lines(Lines),
-    Follow,
+    Follow { early: bool },
 }
 
 impl How {
@@ -120,7 +119,8 @@ impl How {
                     })?;
                     how = Self::Lines(lines);
                 }
-                ("follow", "" | "1" | "true") => how = Self::Follow,
+                ("follow", "" | "1" | "true") => how = Self::Follow { early: false },
+                ("follow", "early") => how = Self::Follow { early: true },
                 _ => {}
             }
         }
@@ -172,7 +172,7 @@ async fn lines(
     Ok(answer::with(builder, Body::from_stream(Box::pin(stream))))
 }
 
-fn follow(state: Shared, asked: Asked, log: Log, from: u64) -> Response {
+fn follow(state: Shared, asked: Asked, log: Log, from: (u64, bool)) -> Response {
     let which = (asked.job, asked.task, asked.wish);
     let follower = Follower::new(state, (asked.actor, asked.token), which, log, from);
     let stream = stream::try_unfold(follower, async |mut follower| {

@@ -16,9 +16,13 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use kiln_core::farm::{SessionId, limits};
+use bytes::Bytes;
+use kiln_core::farm::{LogName, SessionId, limits};
 use kiln_store::{StoreError, model::Renewed};
-use kiln_wire::message::{FromServer, FromWorker, MAX_MESSAGE, Mood, PROTOCOL};
+use kiln_wire::{
+    live,
+    message::{FromServer, FromWorker, Gather, MAX_MESSAGE, Mood, PROTOCOL},
+};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -38,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long it may say nothing at all.
 const SILENCE: Duration = Duration::from_secs(limits::LEASE_SECONDS);
+/// How long a log is gathered where each append costs a request to an object store.
+const GATHER_MS: u64 = 1000;
 
 pub(super) async fn connect(
     State(state): State<Shared>,
@@ -96,19 +102,35 @@ impl From<StoreError> for End {
     }
 }
 
+/// What a worker says.
+enum Said {
+    /// A message.
+    Text(String),
+    /// Bytes of a log that are not stored yet.
+    Live(Bytes),
+}
+
 /// Messages instead of frames.
 struct Socket {
     socket: WebSocket,
 }
 
 impl Socket {
-    /// The next text. Safe to be dropped while it waits.
-    async fn next(&mut self) -> Result<String, End> {
+    /// The first text.
+    async fn first(&mut self) -> Result<String, End> {
+        match self.next().await? {
+            Said::Text(text) => Ok(text),
+            Said::Live(_) => Err(refused("the first message is a hello")),
+        }
+    }
+
+    /// What is said next. Safe to be dropped while it waits.
+    async fn next(&mut self) -> Result<Said, End> {
         loop {
             match self.socket.recv().await {
-                Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
+                Some(Ok(Message::Text(text))) => return Ok(Said::Text(text.as_str().to_owned())),
+                Some(Ok(Message::Binary(bytes))) => return Ok(Said::Live(bytes)),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Binary(_))) => return Err(refused("messages are texts")),
                 Some(Ok(Message::Close(_))) | None => return Err(End::Gone),
                 Some(Err(error)) => {
                     tracing::debug!("a worker's socket failed: {error}");
@@ -184,13 +206,13 @@ async fn serve(socket: &mut Socket, state: &Shared, caller: &Caller) -> End {
     let end = talk(socket, state, caller, &mut session).await;
     tracing::info!(worker = %name, session = %id, "worker {name} is not here any more");
     if matches!(end, End::Gone) && session.draining {
-        sessions::end(state, &id).await;
+        session.told.end(state).await;
     }
     end
 }
 
 async fn greet(socket: &mut Socket, state: &Shared, caller: &Caller) -> Result<Session, End> {
-    let first = timeout(PATIENCE, socket.next()).await;
+    let first = timeout(PATIENCE, socket.first()).await;
     let first = first.map_err(|_| refused("there was no hello"))??;
     let hello = hello::read(&first).map_err(refused)?;
     let labels = hello.labels.clone();
@@ -204,6 +226,7 @@ async fn greet(socket: &mut Socket, state: &Shared, caller: &Caller) -> Result<S
         protocol: PROTOCOL,
         name: caller.worker.name.clone(),
         renew_seconds: limits::RENEW_SECONDS,
+        gather: gather(state),
         lost,
     };
     socket.say(&welcome).await?;
@@ -216,8 +239,18 @@ async fn greet(socket: &mut Socket, state: &Shared, caller: &Caller) -> Result<S
     })
 }
 
+/// How long workers gather a log before the next append. In a directory an append costs
+/// little, and is seen at once.
+fn gather(state: &Shared) -> Option<Gather> {
+    state.objects.gathers().then_some(Gather {
+        milliseconds: GATHER_MS,
+        bytes: limits::APPEND as u64,
+    })
+}
+
 async fn talk(socket: &mut Socket, state: &Shared, caller: &Caller, session: &mut Session) -> End {
     let mut hint = state.hints.session(&session.id);
+    let mut elsewhere = state.hints.hellos(&session.id);
     let mut stopping = state.stopping.clone();
     let mut renewing: Option<Pending> = None;
     let mut silent_at = Instant::now() + SILENCE;
@@ -226,15 +259,19 @@ async fn talk(socket: &mut Socket, state: &Shared, caller: &Caller, session: &mu
             () = stopped(&mut stopping) => return End::Stopping,
             _ = &mut session.voice => return End::Elsewhere,
             () = sleep_until(silent_at) => return End::Gone,
-            text = socket.next() => match text {
-                Ok(text) => {
-                    silent_at = Instant::now() + SILENCE;
-                    heard(socket, state, caller, session, &mut renewing, &text).await
+            said = socket.next() => {
+                silent_at = Instant::now() + SILENCE;
+                match said {
+                    Ok(Said::Text(text)) => {
+                        heard(socket, state, caller, session, &mut renewing, &text).await
+                    }
+                    Ok(Said::Live(bytes)) => pass_on(socket, state, session, bytes).await,
+                    Err(end) => return end,
                 }
-                Err(end) => return end,
-            },
+            }
             // The sender stays as long as somebody listens.
             _ = hint.changed() => tell(socket, state, session).await,
+            _ = elsewhere.changed() => still_here(state, session).await,
             () = session.told.is_behind() => tell(socket, state, session).await,
             renewed = answer(&mut renewing) => tell_renewed(socket, session, renewed).await,
         };
@@ -244,10 +281,35 @@ async fn talk(socket: &mut Socket, state: &Shared, caller: &Caller, session: &mu
     }
 }
 
+/// The session may have said hello on another server.
+async fn still_here(state: &Shared, session: &Session) -> Result<(), End> {
+    match session.told.speaks(state).await {
+        Ok(false) => Err(End::Elsewhere),
+        // Without a database nothing is told anyway.
+        Ok(true) | Err(_) => Ok(()),
+    }
+}
+
+/// Passes on bytes of a log that are not stored yet, if they are of a lease of this session.
+async fn pass_on(
+    socket: &mut Socket,
+    state: &Shared,
+    session: &Session,
+    bytes: Bytes,
+) -> Result<(), End> {
+    let piece = live::read(bytes).map_err(refused)?;
+    if let Some(job) = session.told.job(piece.fence) {
+        let log = LogName::of(job, &piece.task);
+        state.hints.came(log, piece.offset, piece.bytes);
+    }
+    socket.say(&FromServer::Passed).await
+}
+
 /// Tells what is new about the session's leases.
 async fn tell(socket: &mut Socket, state: &Shared, session: &mut Session) -> Result<(), End> {
     let news = match session.told.news(state).await {
         Ok(news) => news,
+        // Another has spoken for the session since.
         Err(StoreError::Conflict(_)) => return Err(End::Elsewhere),
         Err(error) => {
             tracing::debug!("a worker's leases can't be looked at: {error}");
@@ -275,7 +337,9 @@ async fn heard(
         FromWorker::State(now) => {
             session.draining = now.mood == Mood::Draining;
             let now = hello::state(now, &session.labels).map_err(refused)?;
-            Ok(sessions::set_state(state, &session.id, &now).await?)
+            // What lay in a connection that was given up may be older than what is known.
+            still_here(state, session).await?;
+            Ok(session.told.set_state(state, &now).await?)
         }
         FromWorker::Renew { leases } => {
             hello::leases(leases.len()).map_err(refused)?;

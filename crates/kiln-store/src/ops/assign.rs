@@ -15,7 +15,7 @@ use kiln_core::{
     },
     job::JobStatus,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::Row as _;
 
 use super::{chunks, counts::Counts, sessions::LEASE};
@@ -358,6 +358,21 @@ async fn grant(
         changed.jobs.push(one.job);
         changed.sessions.push(one.session.clone());
     }
+    let fences = write_attempts(tx, &values).await?;
+    let mut counts = Counts::default();
+    for (one, fence) in all.iter().zip(fences) {
+        let job = &taken[&one.job];
+        counts.queued(job.class, job.share, -1);
+        counts.running(job.share, 1);
+        counts.turn(job.share, fence);
+    }
+    counts.write(tx).await?;
+    Ok(given)
+}
+
+/// Moves these jobs and writes their attempts; gives the fences.
+async fn write_attempts(tx: &mut Tx, values: &[Value]) -> Result<Vec<i64>, StoreError> {
+    let count = values.len() as u64;
     let values = rows::to_json(&values)?;
     let moved = sqlx::query(each!(tx.engine,
         "UPDATE jobs SET status = 'running', reason = NULL, updated = $2, started = $2,
@@ -370,7 +385,7 @@ async fn grant(
     .bind(tx.now.0)
     .execute(&mut **tx)
     .await?;
-    if moved.rows_affected() != all.len() as u64 {
+    if moved.rows_affected() != count {
         return Err(StoreError::Conflict("the job has changed meanwhile".into()));
     }
     let mut fences: Vec<i64> = sqlx::query_scalar(each!(tx.engine,
@@ -387,15 +402,7 @@ async fn grant(
     .await?;
     // Numbers are given in the order of the rows, and grow.
     fences.sort_unstable();
-    let mut counts = Counts::default();
-    for (one, fence) in all.iter().zip(fences) {
-        let job = &taken[&one.job];
-        counts.queued(job.class, job.share, -1);
-        counts.running(job.share, 1);
-        counts.turn(job.share, fence);
-    }
-    counts.write(tx).await?;
-    Ok(given)
+    Ok(fences)
 }
 
 /// The jobs that are given away.

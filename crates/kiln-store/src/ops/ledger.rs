@@ -13,12 +13,12 @@ use sqlx::Row as _;
 use super::{
     counts::{self, Counts, Told},
     moves::Outcome,
-    reports::{Act, Deed, Report, Reported},
+    reports::{Act, Report},
 };
 use crate::{
     StoreError,
     dialect::each,
-    model::{Changed, Moment},
+    model::{Changed, Deed, Moment, Reported},
     rows,
     tx::Tx,
 };
@@ -27,6 +27,7 @@ use crate::{
 struct Lease {
     worker: i64,
     session: SessionId,
+    voice: i64,
     job: i64,
     begun: Option<Moment>,
     outcome: Option<String>,
@@ -80,9 +81,10 @@ impl Ledger {
         };
         let found = sqlx::query(each!(tx.engine,
             "SELECT a.id AS fence, a.session_id, a.worker_id, a.job_id, a.begun, a.outcome,
-                j.status, j.started, j.share_id, j.group_id
+                j.status, j.started, j.share_id, j.group_id, s.voice
              FROM" EACH
-            "JOIN attempts a ON a.id = CAST(e.value AS BIGINT) JOIN jobs j ON j.id = a.job_id"
+            "JOIN attempts a ON a.id = CAST(e.value AS BIGINT) JOIN jobs j ON j.id = a.job_id
+             JOIN sessions s ON s.id = a.session_id"
         ))
         .bind(rows::to_json(&fences)?)
         .fetch_all(&mut **tx)
@@ -95,6 +97,7 @@ impl Ledger {
                 Lease {
                     worker: row.try_get("worker_id")?,
                     session: rows::session_id(row, "session_id")?,
+                    voice: row.try_get("voice")?,
                     job: id,
                     begun: rows::optional_moment(row, "begun")?,
                     outcome: row.try_get("outcome")?,
@@ -157,8 +160,13 @@ impl Ledger {
                 }
                 deed
             }
-            Act::Token(hash) => {
+            Act::Token(hash, voice) => {
                 lease.is_alive()?;
+                if voice.is_some_and(|voice| voice.0 != lease.voice) {
+                    return Err(StoreError::Conflict(
+                        "this session has another socket".into(),
+                    ));
+                }
                 lease.token = Some(rows::hex(*hash));
                 lease.changed = true;
                 return Ok(Reported::default());

@@ -1,6 +1,7 @@
 //! The operations, a file for each kind.
 
 mod assign;
+mod bus;
 mod chunks;
 mod counts;
 mod garbage;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Store, StoreError,
     group::{Answer, Operation},
-    model::{Changed, LeaseKey, Moment, NewArtifact, TokenHash, Voice},
+    model::{Changed, Deed, LeaseKey, Moment, NewArtifact, Reported, TokenHash, Voice},
     rows,
     tx::{Tx, write},
 };
@@ -25,28 +25,6 @@ struct Held {
     begun: Option<Moment>,
     /// Which operation ended it, if it has ended.
     outcome: Option<String>,
-}
-
-/// Something that is reported under a lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Deed {
-    /// A task may start now: see [`Store::begun`].
-    Begun,
-    /// See [`Store::set_task`].
-    Task(String, TaskStatus),
-    /// See [`Store::add_source`].
-    Source(u32, String),
-    /// See [`Store::set_digest`].
-    Digest(String),
-    /// See [`Store::end`].
-    End {
-        /// A terminal status.
-        status: JobStatus,
-        /// Why, for the owner.
-        reason: Option<String>,
-        /// Each task's terminal status.
-        tasks: Vec<(String, TaskStatus)>,
-    },
 }
 
 /// One report.
@@ -61,17 +39,8 @@ pub(crate) struct Report {
 pub(crate) enum Act {
     /// Its worker reports, by this session.
     Deed(WorkerId, SessionId, Deed),
-    /// The server makes a token for its guest.
-    Token(TokenHash),
-}
-
-/// What came of a report.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reported {
-    /// What it changed.
-    pub changed: Changed,
-    /// With the end of a job: when its last attempt had begun, and when it ended.
-    pub ran: Option<(Moment, Moment)>,
+    /// The server makes a token for its guest, by this voice of its session.
+    Token(TokenHash, Option<Voice>),
 }
 
 /// Looks at all of these reports, and writes what they change at once.
@@ -125,7 +94,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`].
     pub async fn set_lease_token(&self, fence: Fence, hash: TokenHash) -> Result<(), StoreError> {
-        let act = Act::Token(hash);
+        let act = Act::Token(hash, None);
         let operation = Operation::Report(Box::new(Report { fence, act }));
         self.grouped(operation).await.and_then(reported).map(drop)
     }
@@ -141,26 +110,9 @@ impl Store {
         hash: TokenHash,
         voice: Voice,
     ) -> Result<(), StoreError> {
-        write!(self, |tx| {
-            let row = sqlx::query(
-                "SELECT s.voice FROM attempts a JOIN sessions s ON s.id = a.session_id
-                 WHERE a.id = $1 AND a.ended IS NULL",
-            )
-            .bind(fence.0)
-            .fetch_optional(&mut **tx)
-            .await?
-            .ok_or(StoreError::LeaseLost)?;
-            if row.try_get::<i64, _>("voice")? != voice.0 {
-                return Err(StoreError::Conflict(
-                    "this session has another socket".into(),
-                ));
-            }
-            sqlx::query("UPDATE attempts SET token = $2 WHERE id = $1")
-                .bind(fence.0)
-                .bind(rows::hex(hash))
-                .execute(&mut **tx)
-                .await?;
-        })
+        let act = Act::Token(hash, Some(voice));
+        let operation = Operation::Report(Box::new(Report { fence, act }));
+        self.grouped(operation).await.and_then(reported).map(drop)
     }
 
     /// Says under a lease that a task may start now.

@@ -207,16 +207,26 @@ impl Store {
             .flat_map(|session| session.labels.images)
             .map(|image| (image.name, image.arch))
             .collect();
+        let offered = self.offered().await?.into_iter();
+        Ok(offered
+            .map(|key| {
+                let here = here.contains(&key);
+                let (name, arch) = key;
+                KnownImage { name, arch, here }
+            })
+            .collect())
+    }
+
+    /// Every image that a worker ever offered: name and architecture, in this order.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn offered(&self) -> Result<Vec<(String, String)>, StoreError> {
         let rows = sqlx::query("SELECT name, arch FROM images ORDER BY name, arch")
             .fetch_all(&self.pool)
             .await?;
         rows.iter()
-            .map(|row| {
-                let key = (row.try_get("name")?, row.try_get("arch")?);
-                let here = here.contains(&key);
-                let (name, arch) = key;
-                Ok(KnownImage { name, arch, here })
-            })
+            .map(|row| Ok((row.try_get("name")?, row.try_get("arch")?)))
             .collect()
     }
 }

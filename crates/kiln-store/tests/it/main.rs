@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod chunks;
 mod farm;
 mod groups;
 mod jobs;
@@ -64,6 +65,15 @@ on_every_engine! {
         sources_artifacts_and_the_image_are_kept,
         the_largest_texts_and_strange_characters_come_back_as_they_were,
     ;
+    chunks:
+        a_log_has_its_first_line_with_the_job_that_runs,
+        a_piece_is_added_where_the_log_ends_and_nowhere_else,
+        a_line_is_one_of_its_own_and_only_where_it_belongs,
+        nothing_is_added_under_a_lease_that_ended_or_is_anothers,
+        of_all_that_append_at_once_nobody_follows_the_servers_last_line,
+        appends_do_not_wait_for_the_one_who_writes,
+        any_appends_make_the_stream_that_was_sent,
+    ;
     groups:
         a_group_starts_its_jobs_and_tells_of_its_end_once,
         a_job_is_in_one_group_of_its_owner,
@@ -119,6 +129,11 @@ on_every_engine! {
     storm:
         whatever_happens_at_once_each_job_ends_once,
         many_submissions_with_one_key_are_one_job,
+        of_many_at_once_only_what_is_wrong_is_refused,
+        a_submitted_job_is_told_as_it_is_read_later,
+        reports_that_come_together_are_taken_in_their_order,
+        a_group_whose_jobs_end_at_once_ends_once,
+        of_many_shares_those_with_the_next_turns_are_served,
         an_operation_that_is_dropped_midway_leaves_nothing_and_blocks_nobody,
     ;
 }

@@ -8,7 +8,7 @@ use kiln_core::{
 };
 use kiln_store::{
     Store, StoreError,
-    model::{NewJob, TokenHash},
+    model::{Deed, LeaseKey, NewJob, TokenHash},
     testing,
 };
 use tokio::task::JoinSet;
@@ -165,4 +165,148 @@ pub async fn an_operation_that_is_dropped_midway_leaves_nothing_and_blocks_nobod
     let job = farm.submit(ann).await;
     while farm.store.assign().await.unwrap().assign {}
     assert!(farm.held(&alder).await.contains(&job));
+}
+
+/// Many operations are one transaction: what is wrong with one is its own.
+pub async fn of_many_at_once_only_what_is_wrong_is_refused(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let nobody = UserId(4711);
+    let mut all = JoinSet::new();
+    for number in 0..60 {
+        let store = farm.store.clone();
+        let owner = if number % 7 == 3 { nobody } else { ann };
+        all.spawn(async move { (owner, store.submit(&new_job(owner)).await) });
+    }
+    let mut jobs = BTreeSet::new();
+    for (owner, submitted) in all.join_all().await {
+        match submitted {
+            Ok((job, new)) => {
+                assert!(new && job.owner == ann);
+                assert!(jobs.insert(job.id), "a number is given once");
+            }
+            Err(_) => assert_eq!(owner, nobody),
+        }
+    }
+    assert_eq!(jobs.len(), 51);
+}
+
+/// What is answered is what is stored.
+pub async fn a_submitted_job_is_told_as_it_is_read_later(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let mut job = new_job(ann);
+    job.note = Some("a note".into());
+    job.tags = vec!["a".into(), "b".into()];
+    job.priority = -3;
+    job.idempotency = Some(("k".into(), [1; 32]));
+    for execute in [true, false] {
+        job.execute = execute;
+        job.idempotency = Some((format!("key {execute}"), [1; 32]));
+        let (told, _) = farm.store.submit(&job).await.unwrap();
+        assert_eq!(farm.job(told.id).await, told);
+        let (again, new) = farm.store.submit(&job).await.unwrap();
+        assert_eq!((again, new), (told, false));
+    }
+}
+
+/// Reports of one lease that come together are taken in their order, each by itself.
+pub async fn reports_that_come_together_are_taken_in_their_order(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    let running = |name: &str| Deed::Task(name.into(), TaskStatus::Running);
+    let deeds = vec![
+        running("build"),
+        Deed::Digest("d1".into()),
+        Deed::Begun,
+        running("build"),
+        running("none"),
+        Deed::Task("build".into(), TaskStatus::Success),
+        Deed::Task("build".into(), TaskStatus::Failed),
+        Deed::End {
+            status: JobStatus::Failed,
+            reason: Some("why".into()),
+            tasks: vec![("test".into(), TaskStatus::Failed)],
+        },
+        Deed::Begun,
+    ];
+    let taken = farm.store.report(alder.key(fence), deeds).await;
+    let taken: Vec<bool> = taken.iter().map(Result::is_ok).collect();
+    assert_eq!(
+        taken,
+        [false, true, true, true, false, true, false, true, false]
+    );
+    let ended = farm.job(job).await;
+    assert_eq!(ended.status, JobStatus::Failed);
+    assert_eq!(ended.reason.as_deref(), Some("why"));
+    assert_eq!(ended.image_digest.as_deref(), Some("d1"));
+    let tasks = [
+        ("build".to_owned(), TaskStatus::Success),
+        ("test".to_owned(), TaskStatus::Failed),
+    ];
+    assert_eq!(farm.tasks(job).await, tasks);
+}
+
+/// Groups of which several jobs end at once are told of once.
+pub async fn a_group_whose_jobs_end_at_once_ends_once(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 20).await;
+    let mut jobs = Vec::new();
+    for _ in 0..20 {
+        let job = NewJob {
+            execute: false,
+            ..new_job(ann)
+        };
+        jobs.push(farm.submit_as(job).await);
+    }
+    let group = farm.store.add_group(ann, &jobs, None, &[], true);
+    let (group, _) = group.await.unwrap();
+    farm.store.assign().await.unwrap();
+    let leases = farm.store.leases(&alder.session).await.unwrap();
+    assert_eq!(leases.len(), 20);
+    let mut all = JoinSet::new();
+    for lease in leases {
+        let (store, worker, session) = (farm.store.clone(), alder.worker, alder.session.clone());
+        all.spawn(async move {
+            let key = LeaseKey {
+                worker,
+                session: &session,
+                fence: lease.fence,
+            };
+            store.end(key, JobStatus::Success, None, &[]).await.unwrap();
+        });
+    }
+    all.join_all().await;
+    let told = testing::outbox(&farm.store).await.unwrap();
+    let ends: Vec<_> = told
+        .iter()
+        .filter(|(kind, _)| kind == "group-ended")
+        .collect();
+    assert_eq!(ends, [&("group-ended".to_owned(), i64::from(group.id.0))]);
+}
+
+/// However many shares wait, those whose turn is next are given what is free.
+pub async fn of_many_shares_those_with_the_next_turns_are_served(farm: &Farm) {
+    let mut owners = Vec::new();
+    for number in 0..60 {
+        let owner = farm.user(&format!("user{number}")).await;
+        owners.push(owner);
+        for _ in 0..2 {
+            farm.submit(owner).await;
+        }
+    }
+    let alder = farm.builder("alder", 40).await;
+    let mut served: Vec<UserId> = Vec::new();
+    for _ in 0..3 {
+        while farm.store.assign().await.unwrap().assign {}
+        for lease in farm.store.leases(&alder.session).await.unwrap() {
+            served.push(lease.job.owner);
+            farm.end(&alder, lease.fence, JobStatus::Success).await;
+        }
+    }
+    assert_eq!(served.len(), 120);
+    for round in [&served[..60], &served[60..]] {
+        let round: BTreeSet<UserId> = round.iter().copied().collect();
+        assert_eq!(round.len(), 60, "nobody twice before everybody once");
+    }
 }

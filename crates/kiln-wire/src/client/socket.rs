@@ -12,7 +12,10 @@ use tokio_tungstenite::{
 };
 
 use super::ClientError;
-use crate::message::{FromServer, FromWorker};
+use crate::{
+    live::Live,
+    message::{FromServer, FromWorker},
+};
 
 /// How long a server may take to take a message.
 const SEND: Duration = Duration::from_secs(10);
@@ -30,7 +33,19 @@ impl Socket {
     pub async fn send(&mut self, message: &FromWorker) -> Result<(), ClientError> {
         let text = serde_json::to_string(message)
             .map_err(|error| ClientError::Wrong(format!("a message can't be written: {error}")))?;
-        match timeout(SEND, self.0.send(Message::text(text))).await {
+        self.send_frame(Message::text(text)).await
+    }
+
+    /// Sends bytes of a log early.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] when the connection is lost.
+    pub async fn send_live(&mut self, live: &Live) -> Result<(), ClientError> {
+        self.send_frame(Message::binary(live.message())).await
+    }
+
+    async fn send_frame(&mut self, message: Message) -> Result<(), ClientError> {
+        match timeout(SEND, self.0.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(lost(&error.to_string())),
             Err(_) => Err(lost("the server takes no more")),

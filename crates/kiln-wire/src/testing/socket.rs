@@ -11,7 +11,10 @@ use tokio_tungstenite::{
 };
 
 use super::Server;
-use crate::message::{FromServer, FromWorker, PROTOCOL};
+use crate::{
+    live,
+    message::{FromServer, FromWorker, PROTOCOL},
+};
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -41,6 +44,7 @@ async fn converse(server: &Server, socket: &mut Socket) -> Option<()> {
         name: "fake".to_owned(),
         renew_seconds: 1,
         lost,
+        gather: server.seen().faults.gather,
     };
     say(socket, &welcome).await?;
     let mut changed = server.changed.subscribe();
@@ -74,6 +78,13 @@ async fn heard(server: &Server, socket: &mut Socket) -> Option<FromWorker> {
     loop {
         match socket.next().await?.ok()? {
             Message::Text(text) => return serde_json::from_str(&text).ok(),
+            Message::Binary(bytes) => {
+                let live = live::read(bytes).ok()?;
+                server.change(|seen| seen.live.push(live));
+                if !server.seen().faults.slow_socket {
+                    say(socket, &FromServer::Passed).await?;
+                }
+            }
             Message::Close(_) => server.change(|seen| seen.goodbyes += 1),
             _ => {}
         }

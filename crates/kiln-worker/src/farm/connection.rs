@@ -82,6 +82,7 @@ async fn connect(worker: &Worker) -> Result<(Socket, Duration), Left> {
             name,
             renew_seconds,
             lost,
+            gather,
         } => {
             if protocol != PROTOCOL {
                 return Err(Left::ForEver(format!(
@@ -92,6 +93,7 @@ async fn connect(worker: &Worker) -> Result<(Socket, Duration), Left> {
             let server = worker.config.client.server();
             tracing::info!(name, "{server} knows this worker as {name}");
             worker.lose(&lost, "its lease has ended meanwhile");
+            worker.live.gather(gather);
             Ok((socket, Duration::from_secs(renew_seconds.clamp(1, 60))))
         }
         FromServer::Refused { reason, again } => Err(refused(&reason, again)),
@@ -119,14 +121,19 @@ async fn conversation(
     // What has changed since the hello is found out at once.
     let mut told: Option<State> = None;
     let mut heard = Instant::now();
+    let mut live = worker.live.outgoing().await;
     loop {
         tokio::select! {
             message = socket.next() => {
                 heard = Instant::now();
-                if let Some(left) = heed(worker, message?) {
-                    return Ok(left);
+                match message? {
+                    FromServer::Passed => live.passed(),
+                    message => if let Some(left) = heed(worker, message) {
+                        return Ok(left);
+                    }
                 }
             }
+            piece = live.next() => socket.send_live(&piece).await?,
             _ = renewals.tick() => {
                 if heard.elapsed() > every * SILENCE {
                     let why = "the server says nothing any more".to_owned();
@@ -153,7 +160,7 @@ fn heed(worker: &Arc<Worker>, message: FromServer) -> Option<Left> {
         FromServer::Renewed { lost } => worker.lose(&lost, "its lease has ended"),
         FromServer::Cancel { fence } => worker.lose(&[fence], "the server has ended its lease"),
         // It was answered before.
-        FromServer::Welcome { .. } => {}
+        FromServer::Welcome { .. } | FromServer::Passed => {}
         FromServer::Refused { reason, again } => return Some(refused(&reason, again)),
     }
     None

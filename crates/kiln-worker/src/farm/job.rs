@@ -192,7 +192,9 @@ async fn run(worker: &Worker, lease: &Arc<Lease>, prepared: Prepared) {
         crate::run(&machine, &job, &reporter, &NoHold, lease.cancelled()).await
     });
     let mut running = pin!(running);
-    let mut uploading = pin!(Uploader::new(Arc::clone(lease), Arc::clone(&spool)).run());
+    let live = worker.live.of_job(lease.fence);
+    let uploader = Uploader::new(Arc::clone(lease), Arc::clone(&spool), live);
+    let mut uploading = pin!(uploader.run());
     let mut uploaded = None;
     let outcome = loop {
         tokio::select! {

@@ -13,6 +13,7 @@
 //! | `lease` | one lease, and requests under it until they are answered |
 //! | `job` | one job, from its offer to its last word |
 //! | `reporter`, `spool`, `uploader` | a job's events and logs on their way to the server |
+//! | `live` | its logs on theirs to those who read them as they grow |
 //! | `artifacts` | its files on theirs |
 //! | `internal` | what its guest sees of the farm |
 //! | `health` | a worker that fails jobs for reasons of its own takes none |
@@ -34,6 +35,7 @@ mod host;
 mod internal;
 mod job;
 mod lease;
+mod live;
 mod reporter;
 mod ring;
 mod spool;

@@ -54,6 +54,8 @@ struct Inner {
     logs: Vec<LogId>,
     /// How many bytes the item takes that was given last.
     front: u64,
+    /// The number of the log that it is of.
+    log: u32,
     state: State,
 }
 
@@ -74,6 +76,7 @@ impl Spool {
                 ring: Ring::new(file, capacity + RESERVE)?,
                 logs: Vec::new(),
                 front: 0,
+                log: EVENT,
                 state: State::Open,
             }),
             grown: Notify::new(),
@@ -122,6 +125,27 @@ impl Spool {
                 }
                 if inner.state != State::Open {
                     return Ok(None);
+                }
+            }
+            self.grown.notified().await;
+        }
+    }
+
+    /// Waits for more of the log that was given last, and adds it. False when there will be
+    /// no more for the same append: it is full, something else comes first, or nothing more
+    /// is written.
+    ///
+    /// # Errors
+    /// The file's.
+    pub async fn more(&self, text: &mut Vec<u8>) -> io::Result<bool> {
+        loop {
+            {
+                let mut inner = self.lock();
+                if inner.front < inner.ring.len() {
+                    return inner.extend_front(text);
+                }
+                if inner.state != State::Open {
+                    return Ok(false);
                 }
             }
             self.grown.notified().await;
@@ -207,15 +231,23 @@ impl Inner {
         let most = self.ring.len().min(limits::APPEND as u64);
         let mut text = Vec::with_capacity(usize::try_from(most).unwrap_or_default());
         self.front = 0;
+        self.log = number;
+        self.extend_front(&mut text)?;
+        Ok(Item::Log(log, text.into()))
+    }
+
+    /// Adds what more of the front's log comes next, as much as one append takes. Whether
+    /// more may come.
+    fn extend_front(&mut self, text: &mut Vec<u8>) -> io::Result<bool> {
         while self.front < self.ring.len() {
             let (next, length) = self.head(self.front)?;
-            if next != number || text.len() as u64 + length > limits::APPEND as u64 {
-                break;
+            if next != self.log || text.len() as u64 + length > limits::APPEND as u64 {
+                return Ok(false);
             }
-            self.read(self.front + HEAD as u64, length, &mut text)?;
+            self.read(self.front + HEAD as u64, length, text)?;
             self.front += HEAD as u64 + length;
         }
-        Ok(Item::Log(log, text.into()))
+        Ok(true)
     }
 
     fn head(&self, at: u64) -> io::Result<(u32, u64)> {

@@ -1,14 +1,16 @@
 //! A job's events and logs on their way from the spool to the server, one after
 //! the other, each until it is stored.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Method;
 use kiln_wire::report::Stored;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     lease::{Answer, Lease, query},
+    live::JobLive,
     spool::{Item, Spool},
 };
 use crate::LogId;
@@ -17,6 +19,7 @@ use crate::LogId;
 pub(super) struct Uploader {
     lease: Arc<Lease>,
     spool: Arc<Spool>,
+    live: JobLive,
     /// Where each log ends at the server.
     ends: HashMap<LogId, u64>,
 }
@@ -30,10 +33,11 @@ enum End {
 }
 
 impl Uploader {
-    pub fn new(lease: Arc<Lease>, spool: Arc<Spool>) -> Self {
+    pub fn new(lease: Arc<Lease>, spool: Arc<Spool>, live: JobLive) -> Self {
         Self {
             lease,
             spool,
+            live,
             ends: HashMap::new(),
         }
     }
@@ -61,7 +65,11 @@ impl Uploader {
         while let Some(item) = self.spool.front().await.map_err(failed)? {
             match item {
                 Item::Event(json) => self.event(json).await?,
-                Item::Log(log, bytes) => self.log(&log, bytes).await?,
+                Item::Log(log, bytes) => {
+                    let at = self.end(&log).await?;
+                    let bytes = self.gathered(&log, at, bytes).await.map_err(failed)?;
+                    self.log(&log, at, bytes).await?;
+                }
             }
             self.spool.pop();
         }
@@ -82,11 +90,43 @@ impl Uploader {
         }
     }
 
-    async fn log(&mut self, log: &LogId, mut bytes: Bytes) -> Result<(), End> {
-        let mut at = match self.ends.get(log) {
-            Some(end) => *end,
-            None => self.put(log, 0, &Bytes::new()).await?,
+    /// Where a log ends at the server.
+    async fn end(&self, log: &LogId) -> Result<u64, End> {
+        match self.ends.get(log) {
+            Some(end) => Ok(*end),
+            None => self.put(log, 0, &Bytes::new()).await,
+        }
+    }
+
+    /// What comes for this append for as long as the server wants appends to be gathered:
+    /// not longer than something else waits behind it. Meanwhile those who read the log as
+    /// it grows are shown what there is of it.
+    async fn gathered(&mut self, log: &LogId, at: u64, bytes: Bytes) -> io::Result<Bytes> {
+        let Some(gather) = self.live.gather() else {
+            return Ok(bytes);
         };
+        let until = Instant::now() + Duration::from_millis(gather.milliseconds);
+        let mut bytes = Vec::from(bytes);
+        while (bytes.len() as u64) < gather.bytes {
+            let all = self.live.send(log, at, &bytes);
+            let turn = self
+                .live
+                .turn()
+                .filter(|_| !all)
+                .map_or(until, Instant::from_std);
+            tokio::select! {
+                () = sleep_until(until) => break,
+                () = sleep_until(turn.min(until)), if !all => {}
+                more = self.spool.more(&mut bytes) => if !more? {
+                    break;
+                },
+            }
+        }
+        self.live.send(log, at, &bytes);
+        Ok(bytes.into())
+    }
+
+    async fn log(&mut self, log: &LogId, mut at: u64, mut bytes: Bytes) -> Result<(), End> {
         while !bytes.is_empty() {
             let end = self.put(log, at, &bytes).await?;
             let Some(taken) = end.checked_sub(at) else {

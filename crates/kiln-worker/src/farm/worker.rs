@@ -17,7 +17,9 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Config, Host, Room, directory::Directory, health::Health, job, lease::Lease};
+use super::{
+    Config, Host, Room, directory::Directory, health::Health, job, lease::Lease, live::Lives,
+};
 
 /// How often images are looked for.
 const IMAGES: Duration = Duration::from_secs(30);
@@ -32,6 +34,7 @@ pub(super) struct Worker {
     pub session: SessionId,
     pub directory: Directory,
     pub health: Health,
+    pub live: Lives,
     draining: AtomicBool,
     leaving: watch::Sender<bool>,
     leases: Mutex<Leases>,
@@ -75,6 +78,7 @@ impl Worker {
             session,
             directory,
             health: Health::new(),
+            live: Lives::new(),
             draining: AtomicBool::new(false),
             leaving: watch::Sender::new(false),
             leases: Mutex::default(),

@@ -138,10 +138,7 @@ impl Farm {
 
     /// Submits a manifest.
     pub async fn submit(&self, client: &Client, manifest: &str) -> Result<JobId> {
-        let query = "mutation($manifest: String!) { submit(manifest: $manifest) { id } }";
-        let data = query_api(client, query, json!({ "manifest": manifest })).await?;
-        let id = data["submit"]["id"].as_i64().context("a job's number")?;
-        Ok(JobId(i32::try_from(id)?))
+        submit(client, manifest).await
     }
 
     /// A job's status: `SUCCESS`.
@@ -222,6 +219,14 @@ pub fn client(url: &str, token: &str) -> Result<Client> {
         ..Options::default()
     };
     Ok(Client::new(&Target::Url(url.to_owned()), &options)?)
+}
+
+/// Submits a manifest.
+pub async fn submit(client: &Client, manifest: &str) -> Result<JobId> {
+    let query = "mutation($manifest: String!) { submit(manifest: $manifest) { id } }";
+    let data = query_api(client, query, json!({ "manifest": manifest })).await?;
+    let id = data["submit"]["id"].as_i64().context("a job's number")?;
+    Ok(JobId(i32::try_from(id)?))
 }
 
 /// What the API answers to a query.

@@ -10,10 +10,11 @@
 
 #![expect(clippy::print_stdout, reason = "tables are what this is for")]
 
+mod claims;
 mod farm;
+mod jobs;
 mod logs;
 mod memory;
-#[expect(dead_code, reason = "benchmarks of guests use the rest")]
 #[path = "../shared/table.rs"]
 mod table;
 mod tail;
@@ -57,6 +58,18 @@ const BENCHES: &[Bench] = &[
         what: "from the moment in which a task says a line until who follows its log reads it",
         engines: &[],
         measure: || Box::pin(tail::measure()),
+    },
+    Bench {
+        name: "claims",
+        what: "claims in a second and how soon, with a long queue of many shares",
+        engines: &["postgres"],
+        measure: || Box::pin(claims::measure()),
+    },
+    Bench {
+        name: "jobs",
+        what: "null jobs in a second, end to end, and Celery beside them",
+        engines: &["postgres", "redis-server"],
+        measure: || Box::pin(jobs::measure()),
     },
     Bench {
         name: "memory",

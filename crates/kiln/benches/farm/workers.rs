@@ -1,6 +1,8 @@
 //! Many workers on one server, simulated in this process by the real protocol: what they
 //! cost, and how soon a job is claimed then.
 
+#![expect(clippy::print_stdout, reason = "it takes minutes")]
+
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
@@ -28,8 +30,8 @@ use crate::{
     table::{Table, percentile},
 };
 
-/// How many at once.
-const COUNTS: [usize; 2] = [1_000, 10_000];
+/// How many at once; `BENCH_WORKERS` names others.
+const COUNTS: &str = "1000,10000";
 /// Of so many workers one has a lease.
 const BUSY: usize = 10;
 /// Workers that connect at once.
@@ -44,9 +46,12 @@ const LONG: Duration = Duration::from_mins(10);
 const AIM: f64 = 1.0;
 
 pub async fn measure() -> Result<Report> {
-    let most = u64::try_from(COUNTS[COUNTS.len() - 1])? + 4096;
+    let counts = std::env::var("BENCH_WORKERS").unwrap_or_else(|_| COUNTS.to_owned());
+    let counts = counts.split(',').map(|count| count.trim().parse::<usize>());
+    let counts: Vec<usize> = counts.collect::<Result<_, _>>()?;
+    let most = counts.iter().max().context("no workers")?;
     // The server inherits it.
-    allow_files(most)?;
+    allow_files(u64::try_from(*most)? + 4096)?;
     let mut table = Table::new(
         "Workers connected, a tenth of them with a lease",
         &[
@@ -62,7 +67,8 @@ pub async fn measure() -> Result<Report> {
     );
     let mut figures = Vec::new();
     for engine in ["PostgreSQL", "SQLite"] {
-        for count in COUNTS {
+        for &count in &counts {
+            println!("  {engine}, {count} workers");
             let seen = one(engine, count).await?;
             table.row([
                 format!("{engine}, {count}"),
@@ -179,7 +185,8 @@ async fn one(engine: &str, count: usize) -> Result<Seen> {
     })
 }
 
-async fn next(offered: &mut Offered) -> Result<(JobId, Instant)> {
+/// The next offer.
+pub async fn next(offered: &mut Offered) -> Result<(JobId, Instant)> {
     let offer = tokio::time::timeout(LONG, offered.recv()).await;
     offer
         .context("a job is not claimed")?
@@ -190,7 +197,11 @@ type Offers = mpsc::UnboundedSender<(JobId, Instant)>;
 type Offered = mpsc::UnboundedReceiver<(JobId, Instant)>;
 
 /// Starts a worker for each token, and waits until all are welcome.
-async fn connect(farm: &Farm, tokens: Vec<String>, offers: &Offers) -> Result<JoinSet<Result<()>>> {
+pub async fn connect(
+    farm: &Farm,
+    tokens: Vec<String>,
+    offers: &Offers,
+) -> Result<JoinSet<Result<()>>> {
     let places = Arc::new(Semaphore::new(CONNECTING));
     let (welcome, mut welcomed) = mpsc::unbounded_channel();
     let mut workers = JoinSet::new();

@@ -49,7 +49,7 @@ pub async fn run(args: &AdminArgs) -> Result<Exit, Failure> {
 
 /// Brings the schema up to date, with the role that may.
 async fn migrate(place: &Place) -> Result<Exit, Failure> {
-    if let Some(file) = place.file().filter(|file| !file.exists()) {
+    if let Some(file) = place.owners_file().filter(|file| !file.exists()) {
         return Err(Failure::usage(format!(
             "there is no {}; `kiln serve` makes it",
             file.display()

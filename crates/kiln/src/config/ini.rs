@@ -29,7 +29,6 @@ const SERVE: &[Role] = &[Role::Serve];
 
 const PAGES: &str = "is for pages and mail, which this kiln does not have yet";
 const MAIL: &str = "is for mail, which this kiln does not send yet";
-const REDIS: &str = "is not used: one server needs no Redis, and workers never do";
 const LOGINS: &str = "is not used: people come with tokens of `kiln admin token`";
 const HOOKS: &str = "is not used: this kiln does not deliver webhooks yet";
 
@@ -44,7 +43,7 @@ const FATES: &[(&str, &str, Fate)] = &[
     ("sr.ht", "source-url", Unused(PAGES)),
     ("sr.ht", "service-key", Unused(LOGINS)),
     ("sr.ht", "network-key", Unused(LOGINS)),
-    ("sr.ht", "redis-host", Unused(REDIS)),
+    ("sr.ht", "redis-host", Is("bus", SERVE)),
     ("mail", "smtp-host", Unused(MAIL)),
     ("mail", "smtp-port", Unused(MAIL)),
     ("mail", "smtp-user", Unused(MAIL)),
@@ -69,7 +68,7 @@ const FATES: &[(&str, &str, Fate)] = &[
         Unused("is not used: the API is at the origin"),
     ),
     (BUILDS, "connection-string", Is("database", SERVE)),
-    (BUILDS, "redis", Unused(REDIS)),
+    (BUILDS, "redis", Is("bus", SERVE)),
     (
         BUILDS,
         "migrate-on-upgrade",
@@ -163,8 +162,15 @@ fn take(
         Some(Is(key, roles)) if roles.contains(&role) => {
             // The worker's own section is newer, and stronger.
             let older = section == BUILDS && fate_in(BUILDS, name).is_none();
-            if older && ini.get(WORKER, name).is_some_and(|value| !value.is_empty()) {
+            let is_there = |section, name| {
+                ini.get(section, name)
+                    .is_some_and(|value| !value.is_empty())
+            };
+            if older && is_there(WORKER, name) {
                 format!("is not used: [{WORKER}] {name} is there")
+            } else if name == "redis-host" && is_there(BUILDS, "redis") {
+                // The service's own is stronger than that of all services.
+                format!("is not used: [{BUILDS}] redis is there")
             } else if let Some(key) = keys::find(role, key) {
                 let source = Source::File(path.to_owned(), place.clone());
                 let texts = vec![translate(key.name, value, ini)];
@@ -262,6 +268,25 @@ mod tests {
     }
 
     #[test]
+    fn an_object_store_is_one_address() {
+        let file = "[objects]\ns3-upstream=s3.example:9000\ns3-access-key=key\ns3-secret-key=se=cret\n\
+            [builds.sr.ht::worker]\ns3-bucket=farm\ns3-prefix=builds\n";
+        assert_eq!(
+            values(file, Role::Serve),
+            [
+                ("objects", "s3://farm/builds".to_owned()),
+                ("s3-access-key", "key".to_owned()),
+                ("s3-endpoint", "https://s3.example:9000".to_owned()),
+                ("s3-secret-key", "se=cret".to_owned()),
+            ]
+        );
+        let plain = format!("{file}[objects]\ns3-insecure=yes\n");
+        let endpoint = ("s3-endpoint", "http://s3.example:9000".to_owned());
+        assert!(values(&plain, Role::Serve).contains(&endpoint));
+        assert_eq!(values(file, Role::Worker), []);
+    }
+
+    #[test]
     fn every_other_key_is_listed_with_what_becomes_of_it() {
         let read = read(Path::new("config.ini"), FILE, Role::Worker).unwrap();
         let remarks: Vec<String> = read
@@ -298,6 +323,21 @@ mod tests {
         ] {
             assert_eq!(values(both, Role::Worker), [("images", "/new".to_owned())]);
         }
+    }
+
+    #[test]
+    fn the_services_own_redis_is_stronger_than_that_of_all() {
+        let all = "[sr.ht]\nredis-host=redis://all\n";
+        assert_eq!(
+            values(all, Role::Serve),
+            [("bus", "redis://all".to_owned())]
+        );
+        assert_eq!(values(all, Role::Worker), []);
+        let both = format!("[builds.sr.ht]\nredis=redis://own/3\n{all}");
+        assert_eq!(
+            values(&both, Role::Serve),
+            [("bus", "redis://own/3".to_owned())]
+        );
     }
 
     #[test]

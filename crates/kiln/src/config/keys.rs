@@ -171,6 +171,30 @@ pub const KEYS: &[Key] = &[
         SERVE,
         "Don't bring an older schema up to date: only `kiln admin migrate` does",
     ),
+    Key {
+        secret: true,
+        ..one(
+            "bus",
+            SERVE,
+            "URL",
+            "",
+            "The bus between several servers: redis://HOST, or rediss:// with TLS, of a Redis, Valkey or Redict; a number at the end (/3) tells farms on one apart",
+        )
+    },
+    one(
+        "bus-password-file",
+        SERVE,
+        "FILE",
+        "",
+        "The file with the password for --bus; nobody else may read it",
+    ),
+    one(
+        "bus-ca",
+        SERVE,
+        "FILE",
+        "",
+        "The certificates (PEM) by which --bus is known, instead of the host's",
+    ),
     one(
         "objects",
         SERVE,

@@ -10,6 +10,7 @@
 //! one.
 
 mod args;
+mod bus;
 mod file;
 mod ini;
 pub mod keys;

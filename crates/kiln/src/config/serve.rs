@@ -9,6 +9,7 @@ use std::{
 use kiln_server::Retention;
 
 use super::{
+    bus,
     objects::Objects,
     values::Layers,
     worker::{GuestConfig, number, path, url},
@@ -66,6 +67,8 @@ pub struct ServeConfig {
     pub connections: u32,
     /// Whether to bring its schema up to date.
     pub migrate: bool,
+    /// The bus, where there are several servers.
+    pub bus: Option<kiln_bus::Config>,
     /// Where logs and artifacts are.
     pub objects: Objects,
     /// HTTPS.
@@ -120,6 +123,7 @@ impl ServeConfig {
             objects: Objects::read(layers, &place.data)?,
             data: place.data,
             database: place.database,
+            bus: bus::read(layers)?,
             connections: layers.one("database-connections", |text| number(text, 2, 1000))?,
             migrate: !layers.switch("no-migrate")?,
             tls,
@@ -179,8 +183,12 @@ impl Place {
 
     /// The database's file, if it is one.
     pub fn file(&self) -> Option<PathBuf> {
-        let path = self.database.strip_prefix("sqlite://")?;
-        Some(PathBuf::from(decode(path.split('?').next()?)))
+        file_of(&self.database)
+    }
+
+    /// The same, of the database as the owner of its tables finds it.
+    pub fn owners_file(&self) -> Option<PathBuf> {
+        file_of(&self.owners)
     }
 }
 
@@ -248,6 +256,11 @@ fn known_parameters(url: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn file_of(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("sqlite://")?;
+    Some(PathBuf::from(decode(path.split('?').next()?)))
 }
 
 /// The database in the data directory.

@@ -1,4 +1,9 @@
 //! Reading a farm's logs, live and over lost connections.
+//!
+//! Whoever follows a log may be shown bytes that are about to be stored. When the connection
+//! breaks off then, they are read once more and compared (`shown`).
+
+mod shown;
 
 use std::time::Duration;
 
@@ -12,6 +17,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use self::shown::Shown;
 use super::{
     Farm, FarmError,
     api::{Job, Log},
@@ -53,13 +59,13 @@ impl Stream {
     /// # Errors
     /// [`FarmError`] when it does not come back, or refuses.
     pub async fn run(mut self) -> Result<(), FarmError> {
-        let mut at = 0;
+        let mut shown = Shown::default();
         let mut well = Instant::now();
         loop {
             // Known before it is asked: what is read then is all there is.
             let over = *self.over.borrow();
-            let before = at;
-            match self.read(&mut at, over).await {
+            let before = shown.end();
+            match self.read(&mut shown, over).await {
                 Ok(()) if over => return Ok(()),
                 Ok(()) => {
                     well = Instant::now();
@@ -69,7 +75,7 @@ impl Stream {
                     }
                 }
                 Err(FarmError::Away(why)) if well.elapsed() < AWAY => {
-                    if at > before {
+                    if shown.end() > before {
                         well = Instant::now();
                     }
                     tracing::info!("{why}; once more");
@@ -80,18 +86,19 @@ impl Stream {
         }
     }
 
-    /// Reads from `at` on, for as long as the farm has something to say.
-    async fn read(&mut self, at: &mut u64, over: bool) -> Result<(), FarmError> {
+    /// Reads on, for as long as the farm has something to say.
+    async fn read(&mut self, shown: &mut Shown, over: bool) -> Result<(), FarmError> {
         let url = match over {
             true => self.url.clone(),
-            false => format!("{}?follow", self.url),
+            false => format!("{}?follow=early", self.url),
         };
+        let from = shown.again();
         // The last byte again: a range that begins at the end is none.
-        let again = at.checked_sub(1);
+        let again = from.checked_sub(1);
         let answer = self.farm.get(&url, again).await?;
         // A stream begins where it was asked to, and is no part of anything.
         let start = start(&answer).or(again.filter(|_| !over)).unwrap_or(0);
-        let mut skip = at.saturating_sub(start);
+        let mut skip = from.saturating_sub(start);
         let mut body = answer.into_body();
         let mut ending = self.over.clone();
         loop {
@@ -100,7 +107,10 @@ impl Stream {
                 // The connection may be one of those that nobody ends.
                 () = lingered(&mut ending), if !over => return Ok(()),
             };
-            let Some(frame) = frame else { return Ok(()) };
+            let Some(frame) = frame else {
+                shown.proven();
+                return Ok(());
+            };
             let frame =
                 frame.map_err(|error| FarmError::Away(format!("the log broke off: {error}")))?;
             let Ok(mut bytes) = frame.into_data() else {
@@ -108,10 +118,10 @@ impl Stream {
             };
             let known = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
             skip -= known as u64;
-            let bytes = bytes.split_off(known);
-            *at += bytes.len() as u64;
-            if !bytes.is_empty() && self.out.send((self.log.clone(), bytes)).await.is_err() {
-                return Ok(());
+            for bytes in shown.read(&bytes.split_off(known)) {
+                if !bytes.is_empty() && self.out.send((self.log.clone(), bytes)).await.is_err() {
+                    return Ok(());
+                }
             }
         }
     }

@@ -22,7 +22,7 @@ pub fn read(path: &Path) -> Result<String, Failure> {
     let meta = file.metadata().map_err(|error| fail(&error))?;
     // A pipe of a shell is its own user's; modes of it mean nothing.
     if meta.is_file() {
-        check(meta.mode(), meta.uid()).map_err(|why| fail(&why))?;
+        check(meta.mode(), meta.uid(), meta.gid()).map_err(|why| fail(&why))?;
     }
     let mut text = String::new();
     file.take(MAX)
@@ -31,13 +31,16 @@ pub fn read(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn check(mode: u32, owner: u32) -> Result<(), String> {
+fn check(mode: u32, owner: u32, group: u32) -> Result<(), String> {
     let us = rustix::process::geteuid().as_raw();
     if owner != us && owner != 0 {
         return Err("belongs to another user, who can change it".to_owned());
     }
     match mode & 0o077 {
         0 => Ok(()),
+        // A credential that systemd passes to a service: root's, with an entry for the
+        // service's user, whose mask is shown as the group's mode.
+        0o040 if owner == 0 && group == 0 => Ok(()),
         _ => Err(format!(
             "others may read it (its mode is {:o}); `chmod 600` it, and if somebody may have read it, make another",
             mode & 0o777
@@ -99,6 +102,14 @@ mod tests {
                 error.contains("others may read it") && error.contains("chmod 600"),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn a_credential_that_systemd_passes_on_is_read() {
+        assert!(check(0o100_440, 0, 0).is_ok());
+        for (mode, group) in [(0o100_440, 1000), (0o100_444, 0), (0o100_460, 0)] {
+            assert!(check(mode, 0, group).is_err(), "{mode:o} of {group}");
         }
     }
 

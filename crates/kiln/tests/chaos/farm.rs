@@ -12,13 +12,13 @@ use std::{
 use kiln_core::farm::Grants;
 use kiln_store::{
     Config, Store,
-    testing::Postgres,
     token::{self, Kind},
 };
 use tokio::time::{sleep, timeout};
 
 use super::{
     disk::Disk,
+    engines::Engines,
     faults::Shape,
     link::{self, Link, To, Way},
     plan::{Size, owner},
@@ -27,7 +27,7 @@ use super::{
     tap::Tap,
 };
 
-const SERVERS: usize = 1;
+const SERVERS: usize = 2;
 const WORKERS: usize = 4;
 const SLOTS: u32 = 4;
 /// A worker's disk, in MiB: the spool of each job takes 65 at once.
@@ -35,8 +35,10 @@ const DISK: u32 = 300;
 
 pub struct Server {
     pub process: Process,
-    /// Its way to the database.
+    /// Its ways to the engines.
     pub database: Link,
+    pub bus: Link,
+    pub s3: Link,
     place: usize,
 }
 
@@ -61,12 +63,10 @@ pub struct Farm {
     pub workers: Vec<Worker>,
     /// The clients' ways to the servers.
     pub clients: Link,
-    /// Of all servers, where that is a directory.
-    pub disk: Option<Disk>,
     /// By owners.
     pub tokens: Vec<String>,
     pub store: Store,
-    postgres: Arc<Postgres>,
+    pub engines: Engines,
 }
 
 /// A worker's name.
@@ -79,35 +79,21 @@ impl Farm {
     pub async fn start(dir: &Path, size: &Size, record: Record) -> Self {
         fs::create_dir_all(dir.join("logs")).expect("a directory");
         // What is built meanwhile is not what runs.
-        fs::hard_link(env!("CARGO_BIN_EXE_kiln"), dir.join("kiln")).expect("a file");
-        let postgres = tokio::task::spawn_blocking(Postgres::start);
-        let postgres = Arc::new(postgres.await.expect("a thread").expect("PostgreSQL"));
-        let url = postgres.database().expect("a database");
+        let kiln = Path::new(env!("CARGO_BIN_EXE_kiln"));
+        if fs::hard_link(kiln, dir.join("kiln")).is_err() {
+            fs::copy(kiln, dir.join("kiln")).expect("a file");
+        }
+        let engines = Engines::start().await;
         let config = Config {
-            url: url.clone(),
+            url: engines.database.clone(),
             migrate: true,
         };
         let store = Store::open(&config).await.expect("a database");
-        let disk = Disk::mount(&dir.join("data"), 256);
-        let ports = free_ports(SERVERS).await;
         let mut farm_servers = Vec::new();
         let mut ready = Vec::new();
+        let ports = free_ports(SERVERS).await;
         for (place, address) in ports.iter().enumerate() {
-            let socket = postgres.directory().join(".s.PGSQL.5432");
-            let database = Link::to(To::Unix(socket)).await;
-            let name = url
-                .split('?')
-                .next()
-                .expect("a URL")
-                .rsplit('/')
-                .next()
-                .expect("a name");
-            let url = format!("postgres://kiln@{}/{name}", database.address);
-            farm_servers.push(Server {
-                process: server(dir, place, *address, &url),
-                database,
-                place,
-            });
+            farm_servers.push(server(dir, place, *address, &engines).await);
             let is_ready = Arc::new(AtomicBool::new(false));
             tokio::spawn(link::ask(*address, Arc::clone(&is_ready)));
             ready.push(is_ready);
@@ -127,9 +113,7 @@ impl Farm {
             servers: farm_servers.len(),
             workers: workers.len(),
             clocks: farm_servers.iter().all(|server| server.process.has_clock()),
-            disks: disk.is_some() && workers.iter().all(|worker| worker.disk.is_some()),
-            bus: false,
-            s3: false,
+            disks: workers.iter().all(|worker| worker.disk.is_some()),
         };
         let tokens = owners(&store, size.owners).await;
         Self {
@@ -138,20 +122,10 @@ impl Farm {
             servers: farm_servers,
             workers,
             clients,
-            disk,
             tokens,
             store,
-            postgres,
+            engines,
         }
-    }
-
-    /// Takes the database away for so long.
-    pub async fn postgres_away(&self, crash: bool, length: Duration) {
-        let stop = Arc::clone(&self.postgres);
-        blocking(move || if crash { stop.kill() } else { stop.stop() }).await;
-        sleep(length).await;
-        let start = Arc::clone(&self.postgres);
-        blocking(move || start.start_again()).await;
     }
 
     /// Waits until all workers are there.
@@ -178,11 +152,6 @@ impl Farm {
             server.process.end().await;
         }
     }
-}
-
-async fn blocking(what: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
-    let done = tokio::task::spawn_blocking(what).await.expect("a thread");
-    done.expect("an engine does what it is told");
 }
 
 /// Of this host, free a moment ago.
@@ -217,22 +186,45 @@ async fn owners(store: &Store, count: usize) -> Vec<String> {
     tokens
 }
 
-fn texts(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
+async fn server(dir: &Path, place: usize, address: SocketAddr, engines: &Engines) -> Server {
+    let name = format!("server-{place}");
+    let data = dir.join(&name);
+    let database = Link::to(To::Unix(engines.postgres_socket())).await;
+    let bus = Link::to(To::Tcp(engines.redis_address())).await;
+    let s3 = Link::to(To::Tcp(engines.s3_address())).await;
+    let bucket = &engines.bucket;
+    let secret = secret(dir, &format!("{name}.secret"), &bucket.secret_key);
+    let words = [
+        "serve".to_owned(),
+        "--no-worker".to_owned(),
+        format!("--listen={address}"),
+        format!("--data={}", data.display()),
+        format!(
+            "--database=postgres://kiln@{}/{}",
+            database.address,
+            engines.database_name()
+        ),
+        format!("--bus=redis://{}", bus.address),
+        format!("--objects=s3://{}/{}", bucket.bucket, bucket.prefix),
+        format!("--s3-endpoint=http://{}", s3.address),
+        format!("--s3-access-key={}", bucket.access_key),
+        format!("--s3-secret-key-file={}", secret.display()),
+    ];
+    Server {
+        process: Process::start(program(dir, name, words.into())),
+        database,
+        bus,
+        s3,
+        place,
+    }
 }
 
-fn server(dir: &Path, place: usize, address: SocketAddr, database: &str) -> Process {
-    let name = format!("server-{place}");
-    let data: PathBuf = dir.join("data").join(&name);
-    fs::create_dir_all(&data).expect("a directory");
-    let mut words = texts(&["serve", "--no-worker", "--listen"]);
-    words.extend([
-        address.to_string(),
-        "--database".to_owned(),
-        database.to_owned(),
-    ]);
-    words.extend(["--data".to_owned(), data.display().to_string()]);
-    Process::start(program(dir, name, words))
+/// A file that nobody else may read.
+fn secret(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let file = dir.join(name);
+    fs::write(&file, text).expect("a file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
+    file
 }
 
 async fn worker(dir: &Path, place: usize, link: Link, store: &Store) -> Worker {
@@ -241,19 +233,17 @@ async fn worker(dir: &Path, place: usize, link: Link, store: &Store) -> Worker {
     let disk = Disk::mount(&data, DISK);
     let (token, hash) = token::make(Kind::Worker).expect("random numbers");
     store.add_worker(&name, hash).await.expect("a worker");
-    let file = dir.join(format!("{name}.token"));
-    fs::write(&file, token).expect("a file");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
-    let mut words = texts(&["worker", "--dummy", "--slots"]);
-    words.extend([SLOTS.to_string(), "--server".to_owned()]);
-    words.extend([
-        format!("http://{}", link.address),
-        "--token-file".to_owned(),
-    ]);
-    words.extend([file.display().to_string(), "--data".to_owned()]);
-    words.push(data.display().to_string());
+    let token = secret(dir, &format!("{name}.token"), &token);
+    let words = [
+        "worker".to_owned(),
+        "--dummy".to_owned(),
+        format!("--slots={SLOTS}"),
+        format!("--server=http://{}", link.address),
+        format!("--token-file={}", token.display()),
+        format!("--data={}", data.display()),
+    ];
     Worker {
-        process: Process::start(program(dir, name, words)),
+        process: Process::start(program(dir, name, words.into())),
         link,
         disk,
     }

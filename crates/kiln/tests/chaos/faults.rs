@@ -20,8 +20,6 @@ pub struct Shape {
     pub clocks: bool,
     /// Whether disks can be filled.
     pub disks: bool,
-    pub bus: bool,
-    pub s3: bool,
 }
 
 /// What goes wrong.
@@ -34,7 +32,6 @@ pub enum Kind {
     ClockOfWorker,
     ClockOfServer,
     DiskOfWorker,
-    DiskOfServer,
     /// A worker from all servers.
     CutWorker,
     HoleWorker,
@@ -83,47 +80,44 @@ impl Kind {
     pub fn of(shape: &Shape) -> Vec<Self> {
         use Kind::{
             ClockOfServer, ClockOfWorker, CutBus, CutClients, CutDatabase, CutOneWay, CutS3,
-            CutWorker, DiskOfServer, DiskOfWorker, ErrorsOfS3, FreezeServer, FreezeWorker, HoleBus,
-            HoleDatabase, HoleOneWay, HoleS3, HoleWorker, KillPostgres, KillServer, KillWorker,
-            RollServers, RollWorker, SlowClients, SlowDatabase, SlowS3, SlowWorker, StopBus,
-            StopPostgres, StopS3,
+            CutWorker, DiskOfWorker, ErrorsOfS3, FreezeServer, FreezeWorker, HoleBus, HoleDatabase,
+            HoleOneWay, HoleS3, HoleWorker, KillPostgres, KillServer, KillWorker, RollServers,
+            RollWorker, SlowClients, SlowDatabase, SlowS3, SlowWorker, StopBus, StopPostgres,
+            StopS3,
         };
         let mut all = vec![
             FreezeWorker,
             KillServer,
-            KillWorker,
             StopPostgres,
+            HoleBus,
+            KillWorker,
+            StopS3,
             CutWorker,
             FreezeServer,
             HoleWorker,
+            ErrorsOfS3,
             CutDatabase,
+            StopBus,
             KillPostgres,
+            RollServers,
             CutClients,
             HoleDatabase,
             SlowWorker,
             RollWorker,
+            SlowS3,
             SlowDatabase,
             CutOneWay,
+            HoleS3,
             HoleOneWay,
+            CutBus,
+            CutS3,
             SlowClients,
         ];
-        if shape.servers > 1 {
-            all.push(RollServers);
-        }
         if shape.disks {
             all.push(DiskOfWorker);
-            if !shape.s3 {
-                all.push(DiskOfServer);
-            }
         }
         if shape.clocks {
             all.extend([ClockOfWorker, ClockOfServer]);
-        }
-        if shape.bus {
-            all.extend([StopBus, HoleBus, CutBus]);
-        }
-        if shape.s3 {
-            all.extend([ErrorsOfS3, StopS3, SlowS3, HoleS3, CutS3]);
         }
         all
     }
@@ -161,10 +155,10 @@ impl Fault {
     fn places(&self, shape: &Shape) -> Vec<String> {
         use Kind::{
             ClockOfServer, ClockOfWorker, CutBus, CutClients, CutDatabase, CutOneWay, CutS3,
-            CutWorker, DiskOfServer, DiskOfWorker, ErrorsOfS3, FreezeServer, FreezeWorker, HoleBus,
-            HoleDatabase, HoleOneWay, HoleS3, HoleWorker, KillPostgres, KillServer, KillWorker,
-            RollServers, RollWorker, SlowClients, SlowDatabase, SlowS3, SlowWorker, StopBus,
-            StopPostgres, StopS3,
+            CutWorker, DiskOfWorker, ErrorsOfS3, FreezeServer, FreezeWorker, HoleBus, HoleDatabase,
+            HoleOneWay, HoleS3, HoleWorker, KillPostgres, KillServer, KillWorker, RollServers,
+            RollWorker, SlowClients, SlowDatabase, SlowS3, SlowWorker, StopBus, StopPostgres,
+            StopS3,
         };
         let worker = self.place % shape.workers;
         let server = self.place % shape.servers;
@@ -177,7 +171,6 @@ impl Fault {
             ClockOfWorker => vec![format!("clock of worker {worker}")],
             ClockOfServer => vec![format!("clock of server {server}")],
             DiskOfWorker => vec![format!("disk of worker {worker}")],
-            DiskOfServer => vec!["disk of server".to_owned()],
             CutWorker | HoleWorker | SlowWorker | CutOneWay | HoleOneWay => {
                 vec![format!("way of worker {worker}")]
             }
@@ -260,7 +253,6 @@ async fn inflict(farm: &Arc<Farm>, fault: &Fault) {
         Kind::ClockOfWorker => clock(&worker.process, fault).await,
         Kind::ClockOfServer => clock(&server.process, fault).await,
         Kind::DiskOfWorker => fill(worker.disk.as_ref(), length).await,
-        Kind::DiskOfServer => fill(farm.disk.as_ref(), length).await,
         Kind::CutWorker => on_all(&worker.link.ways, Weather::Cut, length).await,
         Kind::HoleWorker => on_all(&worker.link.ways, Weather::Hole, length).await,
         Kind::SlowWorker => on_all(&worker.link.ways, slow, length).await,
@@ -282,7 +274,8 @@ async fn inflict(farm: &Arc<Farm>, fault: &Fault) {
             on_all(&server.database.ways, slow, length).await;
         }
         Kind::StopPostgres | Kind::KillPostgres => {
-            farm.postgres_away(fault.kind == Kind::KillPostgres, length)
+            farm.engines
+                .postgres_away(fault.kind == Kind::KillPostgres, length)
                 .await;
         }
         Kind::RollServers => {
@@ -291,14 +284,14 @@ async fn inflict(farm: &Arc<Farm>, fault: &Fault) {
             }
         }
         Kind::RollWorker => roll(farm, &worker.process).await,
-        Kind::StopBus
-        | Kind::CutBus
-        | Kind::HoleBus
-        | Kind::StopS3
-        | Kind::CutS3
-        | Kind::HoleS3
-        | Kind::SlowS3
-        | Kind::ErrorsOfS3 => unreachable!("this farm has neither"),
+        Kind::StopBus => farm.engines.redis_away(length).await,
+        Kind::CutBus => on_all(&server.bus.ways, Weather::Cut, length).await,
+        Kind::HoleBus => on_all(&server.bus.ways, Weather::Hole, length).await,
+        Kind::StopS3 => farm.engines.s3_away(length).await,
+        Kind::CutS3 => on_all(&server.s3.ways, Weather::Cut, length).await,
+        Kind::HoleS3 => on_all(&server.s3.ways, Weather::Hole, length).await,
+        Kind::SlowS3 => on_all(&server.s3.ways, slow, length).await,
+        Kind::ErrorsOfS3 => on_all(&server.s3.ways, Weather::Errors, length).await,
     }
 }
 

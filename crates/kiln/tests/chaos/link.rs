@@ -141,14 +141,15 @@ async fn through(
         }
         _ => {}
     }
+    // Small messages are sent at once, as without a proxy.
+    let _ = incoming.set_nodelay(true);
     let (here_in, here_out) = (Half(incoming), Half(incoming));
     match &way.to {
         To::Tcp(address) => {
             let Ok(Ok(there)) = timeout(ASK, TcpStream::connect(address)).await else {
                 return false;
             };
-            // Small messages are sent at once, as without a proxy.
-            let _ = (there.set_nodelay(true), incoming.set_nodelay(true));
+            let _ = there.set_nodelay(true);
             let (there_in, there_out) = there.into_split();
             both(way, tap, (here_in, there_out), (there_in, here_out)).await;
         }

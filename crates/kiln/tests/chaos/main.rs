@@ -25,6 +25,7 @@
 mod api;
 mod clients;
 mod disk;
+mod engines;
 mod farm;
 mod faults;
 mod link;

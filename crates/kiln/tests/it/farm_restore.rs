@@ -10,7 +10,10 @@ use std::{
     process::Command,
 };
 
-use crate::harness::{Farm, Running};
+use kiln_objects::{S3Config, testing::S3};
+use kiln_store::testing::Postgres;
+
+use crate::harness::{self, Farm, Running};
 
 /// At least this lies between the numbers of then and those of now.
 const LEFT_OUT: u64 = 1_000_000;
@@ -151,6 +154,76 @@ fn a_backup_of_a_running_farm_on_one_machine_is_brought_up_elsewhere() {
     now.admin([OsString::from("restore"), database])
         .expect_success()
         .expect_stderr("1 failed");
+    now.go_on();
+    then.is_brought_up_by(&now, &later, &old_log);
+}
+
+/// Words of a server whose objects are in this bucket.
+fn in_bucket(farm: &Farm, bucket: &S3Config) -> Vec<OsString> {
+    let settings = format!("s3-secret-key = {:?}\n", bucket.secret_key);
+    let settings = farm.secret("serve.toml", &settings);
+    let objects = format!("s3://{}/{}", bucket.bucket, bucket.prefix);
+    let endpoint = bucket.endpoint.clone().expect("an endpoint");
+    vec![
+        "--objects".into(),
+        objects.into(),
+        "--s3-endpoint".into(),
+        endpoint.into(),
+        "--s3-access-key".into(),
+        bucket.access_key.clone().into(),
+        "--config".into(),
+        settings.into_os_string(),
+    ]
+}
+
+/// `deploy/backup` or `deploy/restore`, of this database and bucket.
+fn script(name: &str, backup: &Path, database: &str, bucket: &S3Config) -> String {
+    let endpoint = bucket.endpoint.clone().expect("an endpoint");
+    let output = Command::new(harness::root().join("deploy").join(name))
+        .arg(backup)
+        .env("KILN", env!("CARGO_BIN_EXE_kiln"))
+        .env("KILN_OWNER_DATABASE", database)
+        .env("KILN_OBJECTS", format!("farm:{}", bucket.bucket))
+        .env("RCLONE_CONFIG", "/dev/null")
+        .env("RCLONE_CONFIG_FARM_TYPE", "s3")
+        .env("RCLONE_CONFIG_FARM_PROVIDER", "Other")
+        .env("RCLONE_CONFIG_FARM_ENDPOINT", endpoint)
+        .env("RCLONE_CONFIG_FARM_REGION", &bucket.region)
+        .env("RCLONE_CONFIG_FARM_ACCESS_KEY_ID", &bucket.access_key)
+        .env("RCLONE_CONFIG_FARM_SECRET_ACCESS_KEY", &bucket.secret_key)
+        .output()
+        .expect("the script");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{name}: {}\n{said}", output.status);
+    said
+}
+
+#[test]
+fn a_backup_of_a_running_farm_on_postgresql_and_s3_is_brought_up_elsewhere() {
+    let (old, new) = (Postgres::start(), Postgres::start());
+    let (old, new) = (old.expect("PostgreSQL"), new.expect("PostgreSQL"));
+    let s3 = S3::start().expect("an S3 server");
+    let bucket = s3.bucket().expect("a bucket");
+    let database = old.database().expect("a database");
+    let farm = Farm::new().database(database.clone());
+    let words = in_bucket(&farm, &bucket);
+    let mut then = in_the_middle(farm.words(words).started());
+    let backup = then.farm.dir().join("backup");
+    script("backup", &backup, &database, &bucket);
+    let old_log = then.farm.log(&then.ended);
+    let later = then.goes_on_and_ends();
+    // Nothing of the old farm is left.
+    drop(old);
+    s3.kill().expect("its end");
+
+    let s3 = S3::start().expect("an S3 server");
+    let bucket = s3.bucket().expect("a bucket");
+    let database = new.database().expect("a database");
+    let said = script("restore", &backup, &database, &bucket);
+    assert!(said.contains("1 failed"), "{said}");
+    let now = elsewhere(&then).database(database);
+    let words = in_bucket(&now, &bucket);
+    let mut now = now.words(words);
     now.go_on();
     then.is_brought_up_by(&now, &later, &old_log);
 }

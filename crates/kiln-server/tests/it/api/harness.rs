@@ -76,6 +76,7 @@ impl Farm {
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let config = Config {
             objects: dir.path().join("objects").into(),
+            bus: kiln_bus::Bus::in_process(),
             origin: origin.clone(),
             site_name: "a farm".into(),
             runner: "ssh.example.org".into(),

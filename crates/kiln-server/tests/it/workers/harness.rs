@@ -1,6 +1,11 @@
 //! A farm in memory, and workers that speak the wire by hand.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Method, Request, StatusCode};
@@ -8,14 +13,19 @@ use kiln_core::{
     farm::{Fence, JobId, OfferedImage, Requirements, SessionId, UserId, Visibility, limits},
     job::{JobStatus, TaskStatus},
 };
-use kiln_objects::{LogName, Objects, testing::MemoryIndex};
+use kiln_objects::{
+    LogName, Objects,
+    testing::{MemoryIndex, S3},
+};
 use kiln_server::{Config, Listener, Running};
 use kiln_store::{
     Store,
     model::{Job, NewJob, TokenHash},
+    testing::Postgres,
 };
 use kiln_wire::{
     client::{Body, Client, ClientError, Options, Target, empty, full},
+    live::Live,
     message::{CONNECT_PATH, FromServer, FromWorker, Hello, Mood, Offer, PROTOCOL, State},
     report::{End, Event, Refusal, SESSION_HEADER, Stored},
 };
@@ -28,7 +38,7 @@ use tokio_tungstenite::{
 };
 
 /// Longer than anything here takes: what waits so long has failed.
-const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) const MANIFEST: &str = "\
 image: debian/stable
@@ -42,13 +52,19 @@ pub(crate) struct Farm {
     pub(crate) store: Store,
     pub(crate) dir: tempfile::TempDir,
     owner: UserId,
+    config: Config,
     memory: mpsc::Sender<DuplexStream>,
     running: Option<Running>,
 }
 
+/// Engines for all tests of this process; they end with it.
+static POSTGRES: LazyLock<Postgres> = LazyLock::new(|| Postgres::start().unwrap());
+static OBJECT_STORE: LazyLock<S3> = LazyLock::new(|| S3::start().unwrap());
+
 pub(crate) fn config(dir: &Path) -> Config {
     Config {
         objects: dir.join("objects").into(),
+        bus: kiln_bus::Bus::in_process(),
         origin: "https://farm.example.org".to_owned(),
         site_name: "a farm".to_owned(),
         runner: "farm.example.org".to_owned(),
@@ -66,21 +82,41 @@ fn hash(token: &str) -> TokenHash {
 
 impl Farm {
     pub(crate) async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = kiln_store::Config {
-            url: "sqlite::memory:".to_owned(),
-            migrate: true,
-        };
+        Self::with("sqlite::memory:".to_owned(), |_| {}).await
+    }
+
+    /// One on PostgreSQL, with logs and artifacts in S3.
+    pub(crate) async fn on_engines() -> Self {
+        let engines = tokio::task::spawn_blocking(|| {
+            (POSTGRES.database().unwrap(), OBJECT_STORE.bucket().unwrap())
+        });
+        let (url, bucket) = engines.await.unwrap();
+        Self::with(url, |config| {
+            config.objects = kiln_objects::Config::S3(bucket);
+        })
+        .await
+    }
+
+    async fn with(url: String, change: impl FnOnce(&mut Config)) -> Self {
+        let store = kiln_store::Config { url, migrate: true };
         let store = Store::open(&store).await.unwrap();
         let owner = store.add_user("ann", "ann@example.org", false).await;
+        Self::on(store, owner.unwrap().id, change).await
+    }
+
+    /// A server of this farm, which may have others.
+    pub(crate) async fn on(store: Store, owner: UserId, change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let (memory, streams) = mpsc::channel(8);
         let listeners = vec![Listener::Memory(streams)];
-        let config = config(dir.path());
-        let running = kiln_server::start(config, store.clone(), listeners).await;
+        let mut config = config(dir.path());
+        change(&mut config);
+        let running = kiln_server::start(config.clone(), store.clone(), listeners).await;
         Self {
             store,
             dir,
-            owner: owner.unwrap().id,
+            config,
+            owner,
             memory,
             running: Some(running.unwrap()),
         }
@@ -91,7 +127,7 @@ impl Farm {
         drop(self.running.take());
         let (memory, streams) = mpsc::channel(8);
         let listeners = vec![Listener::Memory(streams)];
-        let config = config(self.dir.path());
+        let config = self.config.clone();
         let running = kiln_server::start(config, self.store.clone(), listeners).await;
         self.running = Some(running.unwrap());
         self.memory = memory;
@@ -271,6 +307,25 @@ impl Worker {
 
     pub(crate) async fn say_text(&mut self, text: &str) {
         self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    /// Sends bytes of a log early, and waits until they were passed on.
+    pub(crate) async fn early(
+        &mut self,
+        fence: Fence,
+        task: &str,
+        offset: u64,
+        text: &'static str,
+    ) {
+        let live = Live {
+            fence,
+            offset,
+            task: task.to_owned(),
+            bytes: text.into(),
+        };
+        let message = Message::binary(live.message());
+        self.socket.send(message).await.unwrap();
+        assert_eq!(self.next().await, FromServer::Passed);
     }
 
     /// What the server sends next.

@@ -4,5 +4,6 @@ mod harness;
 mod health;
 mod internal;
 mod jobs;
+mod live;
 mod outages;
 mod stopping;

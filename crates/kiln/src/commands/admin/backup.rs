@@ -63,7 +63,7 @@ pub async fn restore(place: &Place, copy: &Path) -> Result<Exit, Failure> {
 
 /// Makes a database that `pg_restore` brought back the farm's.
 pub async fn restored(place: &Place) -> Result<Exit, Failure> {
-    if place.file().is_some() {
+    if place.owners_file().is_some() {
         return Err(Failure::usage(
             "this database is SQLite's: `kiln admin restore FILE` puts a copy in its place",
         ));

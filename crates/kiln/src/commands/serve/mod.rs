@@ -12,6 +12,7 @@ mod tls;
 
 use std::time::Duration;
 
+use kiln_bus::Bus;
 use kiln_server::{Listener, Running};
 use kiln_store::{Store, token};
 use tokio::{
@@ -52,7 +53,7 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
         .unwrap_or_else(|| bound.origin.clone());
     let mut listeners = bound.listeners;
     listeners.push(Listener::Memory(memory));
-    let told = of_server(&config, &origin)?;
+    let told = of_server(&config, &origin, bus(&config, &store).await?)?;
     let server = kiln_server::start(told, store.clone(), listeners).await?;
     tracing::info!(origin, data = %data.path().display(), "serving {}", bound.origin);
     say_how_to_begin(&store, &config).await;
@@ -67,8 +68,24 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
     ended.map(|()| Exit::Success)
 }
 
-fn of_server(config: &ServeConfig, origin: &str) -> Result<kiln_server::Config, Failure> {
+/// The way to other servers. It connects in the background: one that is away keeps nobody
+/// from serving.
+async fn bus(config: &ServeConfig, store: &Store) -> Result<Bus, Failure> {
+    let Some(config) = &config.bus else {
+        return Ok(Bus::in_process());
+    };
+    let key = store.bus_key().await.map_err(Failure::host)?;
+    if config.url.starts_with("redis://") && !config.is_near() {
+        tracing::warn!(
+            "the bus is on another host and has no TLS: whoever is on the way there reads its password, and logs as they grow"
+        );
+    }
+    Bus::redis(config, kiln_bus::Key(key)).map_err(Failure::host)
+}
+
+fn of_server(config: &ServeConfig, origin: &str, bus: Bus) -> Result<kiln_server::Config, Failure> {
     Ok(kiln_server::Config {
+        bus,
         objects: config.objects.with_secret()?,
         origin: origin.to_owned(),
         site_name: config.site_name.clone(),

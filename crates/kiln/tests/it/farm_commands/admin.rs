@@ -143,6 +143,21 @@ fn a_backup_of_a_running_farm_brings_it_back() {
 }
 
 #[test]
+fn what_is_missing_is_found_while_the_server_runs() {
+    let farm = farm();
+    farm.submit(HELLO).arg("-f").expect_success();
+    farm.admin(["check"])
+        .expect_success()
+        .expect_stderr("of which 0 are nobody's");
+    let log = farm.data_dir().join("objects/logs/0/1/log");
+    fs::remove_file(log).expect("the log is there");
+    farm.admin(["check"])
+        .expect_status(1)
+        .expect_stdout("logs/0/1/log is missing, or empty")
+        .expect_stderr("1 are missing");
+}
+
+#[test]
 fn a_token_that_others_can_read_starts_no_worker() {
     let farm = Farm::start();
     let token = farm.worker_token("one");

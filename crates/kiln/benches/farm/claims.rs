@@ -1,0 +1,371 @@
+//! Claims, with a long queue of many shares: how many in a second, and how soon a slot that
+//! became free has its next job. At the store, whose passes decide it.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use kiln_core::{
+    farm::{Labels, OfferedImage, Requirements, SessionId, UserId, Visibility, WorkerId},
+    job::JobStatus,
+};
+use kiln_store::{
+    Config, Store,
+    model::{Hello, LeaseKey, Mood, NewJob, SessionState, TokenHash},
+    testing::{self, Postgres},
+};
+use serde_json::{Value, json};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
+
+use crate::{
+    Report,
+    farm::{Farm, IMAGE, manifest},
+    table::{Table, percentile},
+    workers,
+};
+
+/// Jobs that wait.
+const QUEUED: u64 = 100_000;
+/// Whose they are.
+const SHARES: u64 = 1_000;
+/// Workers, with one slot each.
+const WORKERS: [usize; 3] = [1, 16, 256];
+/// Jobs that are submitted at once.
+const SUBMITTING: u64 = 64;
+/// How long a farm is watched whose jobs take a second or so, and one whose take no time.
+const LIFE: Duration = Duration::from_secs(20);
+const RUSH: Duration = Duration::from_secs(5);
+/// Submissions to a farm that has nothing else to do.
+const IDLE: usize = 200;
+/// The aim, in milliseconds.
+const AIM: f64 = 10.0;
+
+pub async fn measure() -> Result<Report> {
+    let mut table = Table::new(
+        "Claims with 100,000 jobs of 1,000 shares queued",
+        &[
+            "database and workers",
+            "claims/s at most",
+            "claims/s in life",
+            "p50 ms",
+            "p99 ms",
+            "",
+        ],
+    );
+    let mut figures = Vec::new();
+    for engine in ["SQLite", "PostgreSQL"] {
+        let postgres = match engine {
+            "PostgreSQL" => Some(Postgres::start_durable()?),
+            _ => None,
+        };
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let url = match &postgres {
+            Some(postgres) => postgres.database()?,
+            None => format!("sqlite://{}/kiln.db", dir.path().display()),
+        };
+        let store = Store::open(&Config { url, migrate: true }).await?;
+        let owner = store.add_user("ada", "ada@example.org", false).await?.id;
+        for count in WORKERS {
+            fill(&store, owner).await?;
+            let life = watch(&store, count, LIFE, true).await?;
+            fill(&store, owner).await?;
+            let rush = watch(&store, count, RUSH, false).await?;
+            let p99 = percentile(&life.latencies, 99);
+            table.row([
+                format!("{engine}, {count}"),
+                format!("{:.0}", rush.rate()),
+                format!("{:.0}", life.rate()),
+                format!("{:.1}", percentile(&life.latencies, 50)),
+                format!("{p99:.1}"),
+                if p99 <= AIM { "met" } else { "missed" }.to_owned(),
+            ]);
+            figures.push(json!({
+                "engine": engine,
+                "workers": count,
+                "claims_per_second": rush.rate(),
+                "life": life.json(),
+                "rush": rush.json(),
+            }));
+        }
+    }
+    table.note("in life: jobs take half a second to one and a half; at most: they take no time;");
+    table.note(
+        "ms: from the commit that ends a job until its slot's next attempt is committed, in life",
+    );
+    let (idle, milliseconds) = idle().await?;
+    Ok(Report {
+        tables: vec![table, idle],
+        figures: json!({ "claims": figures, "idle": milliseconds }),
+    })
+}
+
+/// Submits until so many wait.
+async fn fill(store: &Store, owner: UserId) -> Result<()> {
+    let missing = QUEUED.saturating_sub(store.counts().await?.queued);
+    let next = Arc::new(AtomicU64::new(0));
+    let mut all = JoinSet::new();
+    for _ in 0..SUBMITTING {
+        let (store, next) = (store.clone(), Arc::clone(&next));
+        all.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= missing {
+                    return anyhow::Ok(());
+                }
+                store.submit(&job(owner, number % SHARES)?).await?;
+            }
+        });
+    }
+    while let Some(done) = all.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+fn job(owner: UserId, share: u64) -> Result<NewJob> {
+    Ok(NewJob {
+        owner,
+        share: Some(format!("share {share}")),
+        priority: 0,
+        manifest: manifest("true"),
+        requirements: Requirements::new::<&str>(IMAGE.to_owned(), None, &[])?,
+        tasks: vec!["it".to_owned()],
+        note: None,
+        tags: Vec::new(),
+        visibility: Visibility::Unlisted,
+        secrets: false,
+        execute: true,
+        deadline_seconds: 3600,
+        idempotency: None,
+    })
+}
+
+/// What was seen of a farm.
+struct Seen {
+    passed: Duration,
+    /// From a slot's becoming free to its next claim, in milliseconds.
+    latencies: Vec<f64>,
+}
+
+impl Seen {
+    fn rate(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "there are not that many")]
+        let count = self.latencies.len() as f64;
+        count / self.passed.as_secs_f64()
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "seconds": self.passed.as_secs_f64(),
+            "claims": self.latencies.len(),
+            "p50_ms": percentile(&self.latencies, 50),
+            "p99_ms": percentile(&self.latencies, 99),
+        })
+    }
+}
+
+/// A farm's passes, and who waits for them.
+#[derive(Default)]
+struct Passes {
+    wanted: Notify,
+    over: AtomicBool,
+    /// Since when each session has a free slot.
+    free: Mutex<HashMap<SessionId, VecDeque<Instant>>>,
+    latencies: Mutex<Vec<f64>>,
+    claimed: Mutex<HashMap<SessionId, mpsc::UnboundedSender<()>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Passes {
+    /// As the server's: one after another, when hinted.
+    async fn run(&self, store: &Store) -> Result<()> {
+        while !self.over.load(Ordering::Acquire) {
+            self.wanted.notified().await;
+            let mut more = true;
+            while more && !self.over.load(Ordering::Acquire) {
+                let changed = store.assign().await?;
+                let now = Instant::now();
+                more = changed.assign;
+                for session in &changed.sessions {
+                    let since = lock(&self.free)
+                        .get_mut(session)
+                        .and_then(VecDeque::pop_front);
+                    if let Some(since) = since {
+                        let passed = now.duration_since(since).as_secs_f64() * 1e3;
+                        lock(&self.latencies).push(passed);
+                    }
+                    if let Some(claimed) = lock(&self.claimed).get(session) {
+                        // A worker that has stopped takes no more.
+                        let _ = claimed.send(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_free(&self, session: &SessionId) {
+        let mut free = lock(&self.free);
+        free.entry(session.clone())
+            .or_default()
+            .push_back(Instant::now());
+        self.wanted.notify_one();
+    }
+}
+
+/// Lets so many workers work for so long.
+async fn watch(store: &Store, count: usize, time: Duration, takes_time: bool) -> Result<Seen> {
+    let passes = Arc::new(Passes::default());
+    let mut all = JoinSet::new();
+    for _ in 0..count {
+        let (worker, session) = hello(store).await?;
+        let (claimed, claims) = mpsc::unbounded_channel();
+        lock(&passes.claimed).insert(session.clone(), claimed);
+        passes.is_free(&session);
+        let (store, passes) = (store.clone(), Arc::clone(&passes));
+        all.spawn(
+            async move { work(&store, &passes, (worker, session), claims, takes_time).await },
+        );
+    }
+    let running = {
+        let (store, passes) = (store.clone(), Arc::clone(&passes));
+        tokio::spawn(async move { passes.run(&store).await })
+    };
+    // What all get at once when they come is no latency of a farm that lives.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    lock(&passes.latencies).clear();
+    let began = Instant::now();
+    tokio::time::sleep(time).await;
+    let (latencies, passed) = (lock(&passes.latencies).clone(), began.elapsed());
+    passes.over.store(true, Ordering::Release);
+    lock(&passes.claimed).clear();
+    passes.wanted.notify_one();
+    running.await??;
+    while let Some(done) = all.join_next().await {
+        done??;
+    }
+    let broken = testing::broken_rules(store).await?;
+    anyhow::ensure!(broken.is_empty(), "the store is wrong: {broken:?}");
+    Ok(Seen { passed, latencies })
+}
+
+/// A worker that is here for the first time.
+async fn hello(store: &Store) -> Result<(WorkerId, SessionId)> {
+    let mut random = [0; 32];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    let (mut name, mut session) = (String::new(), [0; 16]);
+    for byte in &random[..8] {
+        name.push_str(&format!("{byte:02x}"));
+    }
+    session.copy_from_slice(&random[..16]);
+    let worker = store.add_worker(&name, TokenHash(random)).await?.id;
+    let hello = Hello {
+        session: SessionId::new(session),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        slots: 1,
+        state: SessionState {
+            capacity: 1,
+            labels: Labels {
+                images: vec![OfferedImage {
+                    name: IMAGE.to_owned(),
+                    arch: std::env::consts::ARCH.to_owned(),
+                    digest: "d".repeat(64),
+                    default: true,
+                }],
+                labels: BTreeMap::new(),
+            },
+            mood: Mood::Ready,
+            short_of: None,
+        },
+        leases: Vec::new(),
+    };
+    store.hello(worker, &hello).await?;
+    Ok((worker, hello.session))
+}
+
+/// Takes what it is given, begins it and ends it.
+async fn work(
+    store: &Store,
+    passes: &Passes,
+    (worker, session): (WorkerId, SessionId),
+    mut claims: mpsc::UnboundedReceiver<()>,
+    takes_time: bool,
+) -> Result<()> {
+    let mut number = u64::from(session.as_str().as_bytes()[0]);
+    while claims.recv().await.is_some() {
+        let leases = store.leases(&session).await?;
+        let fence = leases.first().context("a lease")?.fence;
+        let key = LeaseKey {
+            worker,
+            session: &session,
+            fence,
+        };
+        store.begun(key).await?;
+        if takes_time {
+            // Spread without a random source: it repeats after 1009 jobs.
+            number = (number * 7 + 13) % 1009;
+            tokio::time::sleep(Duration::from_millis(500 + number)).await;
+        }
+        store.end(key, JobStatus::Success, None, &[]).await?;
+        passes.is_free(&session);
+    }
+    // What it was given last, unheard.
+    for lease in store.leases(&session).await? {
+        let key = LeaseKey {
+            worker,
+            session: &session,
+            fence: lease.fence,
+        };
+        store.end(key, JobStatus::Success, None, &[]).await?;
+    }
+    Ok(store.end_session(&session).await?)
+}
+
+/// From a submission over HTTP to the offer at a worker's socket, where nothing else
+/// happens.
+async fn idle() -> Result<(Table, Value)> {
+    let mut table = Table::new(
+        "From a submission to its offer, on an idle farm over HTTP",
+        &["database", "p50 ms", "p99 ms"],
+    );
+    let mut figures = Vec::new();
+    for engine in ["SQLite", "PostgreSQL"] {
+        let postgres = match engine {
+            "PostgreSQL" => Some(Postgres::start_durable()?),
+            _ => None,
+        };
+        let database = postgres.as_ref().map(Postgres::database).transpose()?;
+        let farm = Farm::start(database.as_deref(), &[]).await?;
+        let config = Config {
+            url: farm.store_url().to_owned(),
+            migrate: false,
+        };
+        let tokens = testing::add_workers(&Store::open(&config).await?, IDLE).await?;
+        let (offers, mut offered) = mpsc::unbounded_channel();
+        let _workers = workers::connect(&farm, tokens, &offers).await?;
+        let people = farm.client()?;
+        let mut milliseconds = Vec::new();
+        for _ in 0..IDLE {
+            let at = Instant::now();
+            farm.submit(&people, &manifest("true")).await?;
+            let (_, when) = workers::next(&mut offered).await?;
+            milliseconds.push(when.duration_since(at).as_secs_f64() * 1e3);
+        }
+        let (p50, p99) = (percentile(&milliseconds, 50), percentile(&milliseconds, 99));
+        table.row([engine.to_owned(), format!("{p50:.1}"), format!("{p99:.1}")]);
+        figures.push(json!({ "engine": engine, "p50_ms": p50, "p99_ms": p99 }));
+    }
+    Ok((table, figures.into()))
+}
