@@ -63,15 +63,15 @@ fn asks(farm: &Farm) -> String {
     curl(&["-H", &bearer, "-H", json, "--data", query, &url])
 }
 
-/// Waits until `/readyz` says that.
+/// Waits until `/readyz` says that, and gives all that it said then.
 #[track_caller]
-fn until_ready_says(farm: &Farm, text: &str) {
+fn until_ready_says(farm: &Farm, text: &str) -> String {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         let (said, took) = ready(farm);
         assert!(took < Duration::from_secs(10), "{took:?}: {said}");
         if said.contains(text) {
-            return;
+            return said;
         }
         assert!(Instant::now() < until, "`{text}` is not in {said}");
         std::thread::sleep(Duration::from_millis(100));
@@ -105,7 +105,7 @@ fn a_build_outlives(
     farm.wait_for_log("1", "number 3\n");
     let began = Instant::now();
     goes();
-    until_ready_says(farm, missing);
+    let said = until_ready_says(farm, missing);
     let asked = Instant::now();
     let answer = asks(farm);
     assert!(asked.elapsed() < Duration::from_secs(10), "{answer}");
@@ -118,11 +118,16 @@ fn a_build_outlives(
     let shown = farm.show("1");
     assert_eq!(shown["status"], "SUCCESS", "{shown:#}");
     assert_eq!(shown["attempts"].as_array().map(Vec::len), Some(1));
-    println!(
-        "a client was answered:\n{answer}\nand the follower was told:\n{}",
-        ended.stderr()
-    );
+    tells(&said, &answer, &ended.stderr());
     (answer, ended.stderr())
+}
+
+/// Shown with `--nocapture`.
+#[expect(clippy::print_stderr, reason = "the transcript of an outage")]
+fn tells(ready: &str, answer: &str, told: &str) {
+    eprintln!(
+        "/readyz:\n{ready}\na client was answered:\n{answer}\nthe follower was told:\n{told}"
+    );
 }
 
 #[test]
@@ -178,6 +183,22 @@ fn a_build_outlives_an_object_store_that_is_away() {
         || engines.s3.restart().expect("S3 starts"),
     );
     // What is decided needs no log.
+    assert!(!told.contains("waiting for it"), "{told}");
+}
+
+#[test]
+fn a_build_outlives_a_bus_that_is_away_and_nothing_is_missing_without_it() {
+    let engines = Engines::start();
+    let farm = engines.farm();
+    let _worker = farm.worker("one");
+    let redis = || engines.redis.lock().expect("Redis");
+    let (answer, told) = a_build_outlives(
+        &farm,
+        "the bus",
+        || redis().kill().expect("Redis is killed"),
+        || redis().up().expect("Redis starts"),
+    );
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(!told.contains("waiting for it"), "{told}");
 }
 

@@ -7,16 +7,19 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Mutex,
 };
 
+use kiln_bus::testing::{Redis, Setup};
 use kiln_objects::testing::S3;
 use kiln_store::testing::Postgres;
 
 use super::Farm;
 
-/// PostgreSQL and S3 of a test's own.
+/// PostgreSQL, Redis and S3 of a test's own.
 pub struct Engines {
     pub postgres: Postgres,
+    pub redis: Mutex<Redis>,
     pub s3: S3,
     files: tempfile::TempDir,
 }
@@ -25,6 +28,7 @@ impl Engines {
     pub fn start() -> Self {
         Self {
             postgres: Postgres::start().expect("PostgreSQL"),
+            redis: Mutex::new(Redis::start(Setup::default()).expect("Redis")),
             s3: S3::start().expect("S3"),
             files: tempfile::tempdir().expect("a directory"),
         }
@@ -46,7 +50,8 @@ impl Engines {
         fs::write(&secret, bucket.secret_key).expect("a file");
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("a mode");
         let objects = format!("s3://{}/{}", bucket.bucket, bucket.prefix);
-        let words: [OsString; 8] = [
+        let redis = self.redis.lock().expect("Redis");
+        let words: [OsString; 10] = [
             "--objects".into(),
             objects.into(),
             "--s3-endpoint".into(),
@@ -55,6 +60,8 @@ impl Engines {
             bucket.access_key.into(),
             "--s3-secret-key-file".into(),
             secret.into(),
+            "--bus".into(),
+            redis.url().into(),
         ];
         Farm::new()
             .database(self.postgres.database().expect("a database"))
