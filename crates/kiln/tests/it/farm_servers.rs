@@ -1,5 +1,7 @@
 //! A farm of two servers on real engines, behind a proxy, with workers in other networks.
 
+use std::{io::Write as _, net::TcpStream};
+
 use rustix::process::Signal;
 
 use crate::{
@@ -123,4 +125,25 @@ fn servers_that_are_restarted_one_after_the_other_cost_no_job_and_no_request() {
         farm.go_on();
     }
     assert_eq!(one.wait_for_end(&job)["status"], "SUCCESS");
+}
+
+#[test]
+fn a_server_that_is_asked_to_end_waits_for_no_worker_and_no_follower() {
+    let mut farm = Farm::start();
+    let worker = farm.dummy_worker("one");
+    let job = farm.job("tasks:\n- wait: \"sleep 30\"\n");
+    let follower = farm.client(["logs", "--follow", &job]).start();
+    farm.wait_for(&job, "running", |shown| shown["status"] == "RUNNING");
+    // Whoever says nothing, or not all of it, is not waited for either.
+    let _idle = TcpStream::connect(farm.address()).expect("a connection");
+    let mut half = TcpStream::connect(farm.address()).expect("a connection");
+    half.write_all(b"GET /readyz HTTP/1.1\r\nHost: ")
+        .expect("half a request");
+
+    farm.server().signal(Signal::TERM);
+    farm.stopped();
+    farm.go_on();
+    assert_eq!(farm.wait_for_end(&job)["status"], "SUCCESS");
+    follower.expect_status(0);
+    drop(worker);
 }

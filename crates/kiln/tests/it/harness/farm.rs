@@ -22,6 +22,9 @@ use super::{IMAGE, Invocation, Kiln, Running};
 /// Long for a lease that runs out after a server's start, and a guest beside it.
 const PATIENCE: Duration = Duration::from_secs(240);
 
+/// Long for a server's end: for a proxy it serves on for 5 s, and for 10 s it lets requests end.
+const ENDS: Duration = Duration::from_secs(30);
+
 /// A server, and a user of it.
 pub struct Farm {
     kiln: Kiln,
@@ -148,10 +151,10 @@ impl Farm {
         server.end();
     }
 
-    /// Waits for the end of a server that was asked to end.
+    /// Waits for the end of a server that was asked to end, which comes in bounded time.
     pub fn stopped(&mut self) {
         let server = self.server.take().expect("a server that runs");
-        server.expect_status(0);
+        server.within(ENDS).expect_status(0);
     }
 
     /// The server's process.
