@@ -165,6 +165,17 @@ impl Engine {
         }
     }
 
+    /// Whether the connection has ended: it broke, or the database ended it.
+    pub(crate) fn ended(error: &sqlx::Error) -> bool {
+        match error {
+            sqlx::Error::Io(_) => true,
+            sqlx::Error::Database(error) => {
+                matches!(error.code().as_deref(), Some("57P01" | "57P02"))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the role may not do that.
     pub(crate) fn forbidden(error: &sqlx::Error) -> bool {
         let error = error.as_database_error();

@@ -104,7 +104,7 @@ impl Pool {
         let had = timeout(ACQUIRE + PING, async {
             match wanted().await {
                 // It was used a moment ago and broke since. So did all that are as old.
-                Err(Error::Io(_)) => {
+                Err(error) if Engine::ended(&error) => {
                     self.broke();
                     wanted().await
                 }
@@ -135,7 +135,7 @@ impl Pool {
         let mut connection = self.acquire().await?;
         let done = timeout(self.limit(READ), statement(&mut connection)).await;
         let done = done.unwrap_or_else(|_| Err(late("no answer")));
-        if let Err(Error::Io(_)) = &done {
+        if done.as_ref().is_err_and(Engine::ended) {
             self.breaker.broke(Instant::now());
             connection.close_on_drop();
         }

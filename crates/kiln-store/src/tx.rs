@@ -66,7 +66,7 @@ impl Store {
             Err(sqlx::Error::Io(late).into())
         });
         if let Err(error) = &done
-            && let Some(sqlx::Error::Io(_)) = cause(error)
+            && cause(error).is_some_and(Engine::ended)
         {
             self.pool.broke();
         }

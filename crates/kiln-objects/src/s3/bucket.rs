@@ -87,10 +87,16 @@ impl Bucket {
             _ if cause.contains("NoSuchBucket") || fault.kind() == io::ErrorKind::NotFound => {
                 format!("{name} is not there ({cause}); make it, or name another in `objects`")
             }
-            io::ErrorKind::PermissionDenied => format!(
-                "{name} refuses the key {} ({cause}); see s3-access-key and s3-secret-key",
-                self.access_key
-            ),
+            // Of a refused listing nothing else is told but what was answered.
+            kind if kind == io::ErrorKind::PermissionDenied
+                || cause.contains("403 Forbidden")
+                || cause.contains("401 Unauthorized") =>
+            {
+                format!(
+                    "{name} refuses the key {} ({cause}); see s3-access-key and s3-secret-key",
+                    self.access_key
+                )
+            }
             _ => format!("{name} can't be used: {cause}"),
         };
         Err(io::Error::new(fault.kind(), text))

@@ -132,7 +132,7 @@ async fn what_is_wrong_with_an_object_store_is_told_at_the_start() {
     let address = nowhere.local_addr().unwrap();
     drop(nowhere);
     let said = refused(&place, |config| {
-        config.endpoint = Some(format!("http://{address}"))
+        config.endpoint = Some(format!("http://{address}"));
     })
     .await;
     assert!(

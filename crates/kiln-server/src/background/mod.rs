@@ -6,7 +6,6 @@ mod reception;
 mod retain;
 mod sweep;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 mod tests;
 
 use std::{panic::AssertUnwindSafe, time::Duration};

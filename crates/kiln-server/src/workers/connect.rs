@@ -120,7 +120,9 @@ impl Socket {
     async fn first(&mut self) -> Result<String, End> {
         match self.next().await? {
             Said::Text(text) => Ok(text),
-            Said::Live(_) => Err(refused("the first message is a hello")),
+            Said::Live(_) => Err(refused(
+                "the first message is a hello, and hellos are texts",
+            )),
         }
     }
 

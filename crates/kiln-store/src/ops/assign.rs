@@ -3,11 +3,9 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
-    future::poll_fn,
-    pin::Pin,
-    task::Poll,
 };
 
+use futures_util::future::join_all;
 use kiln_core::{
     farm::{
         JobId, Labels, LogName, Requirements, SessionId, ShareId,
@@ -94,7 +92,7 @@ impl Store {
             all.truncate(GIVEN_AT_ONCE);
             let given = grant(tx, &free, &all, &mut changed).await?;
             let jobs: Vec<JobId> = given.iter().map(|given| given.job).collect();
-            let texts = at_once(given.into_iter().map(&before)).await;
+            let texts = join_all(given.into_iter().map(&before)).await;
             for (job, text) in jobs.into_iter().zip(texts) {
                 if let Some(text) = text? {
                     let log = LogName::Job(job);
@@ -118,29 +116,6 @@ impl Store {
                 .await?;
         })
     }
-}
-
-/// All of these, side by side: each waits for the disk.
-async fn at_once<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut waiting: Vec<Result<Pin<Box<F>>, Option<F::Output>>> =
-        futures.map(|future| Ok(Box::pin(future))).collect();
-    poll_fn(|context| {
-        let mut left = false;
-        for one in &mut waiting {
-            if let Ok(future) = one {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(output) => *one = Err(Some(output)),
-                    Poll::Pending => left = true,
-                }
-            }
-        }
-        if left {
-            return Poll::Pending;
-        }
-        let done = waiting.iter_mut();
-        Poll::Ready(done.filter_map(|one| one.as_mut().err()?.take()).collect())
-    })
-    .await
 }
 
 /// Sessions that are here, ready, and have fewer leases than they have room for. Of those

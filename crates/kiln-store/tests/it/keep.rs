@@ -112,15 +112,39 @@ pub async fn what_is_removed_is_garbage_and_no_row_refers_to_it(farm: &Farm) {
     let job = ended(farm, &alder, ann, 7).await;
     // Not packed yet: nothing is removed.
     let artifacts = removal(job, What::Artifacts);
-    assert_eq!(farm.store.remove(&[artifacts.clone()]).await.unwrap(), 0);
+    assert_eq!(
+        farm.store
+            .remove(std::slice::from_ref(&artifacts))
+            .await
+            .unwrap(),
+        0
+    );
     pack(farm, job, 30).await;
-    assert_eq!(farm.store.remove(&[artifacts.clone()]).await.unwrap(), 7);
-    assert_eq!(farm.store.remove(&[artifacts.clone()]).await.unwrap(), 0);
+    assert_eq!(
+        farm.store
+            .remove(std::slice::from_ref(&artifacts))
+            .await
+            .unwrap(),
+        7
+    );
+    assert_eq!(
+        farm.store
+            .remove(std::slice::from_ref(&artifacts))
+            .await
+            .unwrap(),
+        0
+    );
     assert!(farm.store.artifacts(&[job]).await.unwrap()[0].pruned);
     assert_eq!(farm.job(job).await.logs_removed, None);
     assert_eq!(farm.store.garbage(10).await.unwrap(), artifacts.objects);
     let logs = removal(job, What::Logs);
-    assert_eq!(farm.store.remove(&[logs.clone()]).await.unwrap(), 30);
+    assert_eq!(
+        farm.store
+            .remove(std::slice::from_ref(&logs))
+            .await
+            .unwrap(),
+        30
+    );
     assert!(farm.job(job).await.logs_removed.is_some());
     assert_eq!(kept(farm, What::Logs).await, []);
     // What can't be removed now is tried again later.

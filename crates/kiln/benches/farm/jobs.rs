@@ -83,12 +83,17 @@ pub async fn measure() -> Result<Report> {
         processor.push(server * 1e3 / f64::from(u32::try_from(JOBS)?));
         theirs.push(celery.round(concurrency, JOBS).await?);
     }
+    Ok(report(&ours, &theirs, &processor, concurrency))
+}
+
+/// The rates of both, round by round, and what the server took for a job, in milliseconds.
+fn report(ours: &[f64], theirs: &[f64], processor: &[f64], concurrency: usize) -> Report {
     let mut table = Table::new(
         "Null jobs in a second, end to end",
         &["what", "median", "least", "most", "aim", ""],
     );
-    let times = median(&ours) / median(&theirs);
-    for (what, rates, aim) in [("kiln", &ours, Some(AIM)), ("Celery", &theirs, None)] {
+    let times = median(ours) / median(theirs);
+    for (what, rates, aim) in [("kiln", ours, Some(AIM)), ("Celery", theirs, None)] {
         let (least, most) = ends(rates);
         table.row([
             what.to_owned(),
@@ -112,7 +117,7 @@ pub async fn measure() -> Result<Report> {
     ));
     table.note(format!(
         "its server takes {:.2} ms of processor time for a job;",
-        median(&processor)
+        median(processor)
     ));
     table.note(format!(
         "Celery: {concurrency} processes, the best of {CONCURRENCIES:?}; a task writes two rows in one transaction,"
@@ -120,7 +125,7 @@ pub async fn measure() -> Result<Report> {
     table.note(
         "where a job of kiln's has six commits at least; both on one PostgreSQL with fsync on",
     );
-    Ok(Report {
+    Report {
         tables: vec![table],
         figures: json!({
             "kiln_jobs_per_second": ours,
@@ -129,7 +134,7 @@ pub async fn measure() -> Result<Report> {
             "times": times,
             "server_ms_per_job": processor,
         }),
-    })
+    }
 }
 
 fn met(is: bool) -> String {

@@ -36,11 +36,11 @@ fn check(mode: u32, owner: u32, group: u32) -> Result<(), String> {
     if owner != us && owner != 0 {
         return Err("belongs to another user, who can change it".to_owned());
     }
-    match mode & 0o077 {
-        0 => Ok(()),
+    match mode & 0o777 {
+        _ if mode & 0o077 == 0 => Ok(()),
         // A credential that systemd passes to a service: root's, with an entry for the
         // service's user, whose mask is shown as the group's mode.
-        0o040 if owner == 0 && group == 0 => Ok(()),
+        0o440 if owner == 0 && group == 0 => Ok(()),
         _ => Err(format!(
             "others may read it (its mode is {:o}); `chmod 600` it, and if somebody may have read it, make another",
             mode & 0o777

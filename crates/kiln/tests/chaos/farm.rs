@@ -193,7 +193,6 @@ async fn server(dir: &Path, place: usize, address: SocketAddr, engines: &Engines
     let bus = Link::to(To::Tcp(engines.redis_address())).await;
     let s3 = Link::to(To::Tcp(engines.s3_address())).await;
     let bucket = &engines.bucket;
-    let secret = secret(dir, &format!("{name}.secret"), &bucket.secret_key);
     let words = [
         "serve".to_owned(),
         "--no-worker".to_owned(),
@@ -208,10 +207,12 @@ async fn server(dir: &Path, place: usize, address: SocketAddr, engines: &Engines
         format!("--objects=s3://{}/{}", bucket.bucket, bucket.prefix),
         format!("--s3-endpoint=http://{}", s3.address),
         format!("--s3-access-key={}", bucket.access_key),
-        format!("--s3-secret-key-file={}", secret.display()),
     ];
+    let mut program = program(dir, name, words.into());
+    let secret = ("KILN_S3_SECRET_KEY".to_owned(), bucket.secret_key.clone());
+    program.environment.push(secret);
     Server {
-        process: Process::start(program(dir, name, words.into())),
+        process: Process::start(program),
         database,
         bus,
         s3,

@@ -143,8 +143,8 @@ impl Kind {
         let millis = random.within(from, to);
         Duration::from_millis(match self {
             _ if !size.is_short() => millis,
-            // One at least is longer than a lease.
-            Self::FreezeWorker => long.0,
+            // Longer than a lease, and until somebody has seen what came of it.
+            Self::FreezeWorker => 40_000,
             _ => millis.min(size.seconds * 1000 / 2),
         })
     }

@@ -243,10 +243,7 @@ async fn pass(
 ) {
     let mut weather = way.weather.subscribe();
     let mut buffer = vec![0; 64 << 10];
-    loop {
-        let Ok(count @ 1..) = from.read(&mut buffer).await else {
-            break;
-        };
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
         if let Some((tap, direction)) = tap {
             tap.saw(direction, &buffer[..count]);
         }

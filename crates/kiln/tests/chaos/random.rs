@@ -22,7 +22,7 @@ impl Random {
 
     /// In one of so many cases.
     pub fn one_in(&mut self, cases: u64) -> bool {
-        self.next() % cases == 0
+        self.next().is_multiple_of(cases)
     }
 
     pub fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {

@@ -179,7 +179,7 @@ fn who_follows_a_job_reads_each_line_once_though_the_server_was_away() {
     farm.go_on();
     std::fs::write(go, "").expect("a file");
     let said = follows.expect_status(0).stdout();
-    for line in ["one\n", "two\n", "three\n", "four\n"] {
-        assert_eq!(said.matches(line).count(), 1, "{line} in:\n{said}");
+    for line in ["\none\n", "\ntwo\n", "\nthree\n", "\nfour\n"] {
+        assert_eq!(said.matches(line).count(), 1, "{line:?} in:\n{said}");
     }
 }
