@@ -20,7 +20,7 @@ use crate::S3Config;
 const SHELL: &str = include_str!("s3.sh");
 
 const ACCESS_KEY: &str = "kiln-tests";
-const SECRET_KEY: &str = "a secret of the tests";
+const SECRET_KEY: &str = "a-secret-of-the-tests";
 
 /// How long it may take to answer.
 const STARTS: Duration = Duration::from_secs(60);

@@ -37,14 +37,14 @@ const ASKS: &str = r#"tasks:
 
 /// Three networks: the server's; a worker's, which leads to the server's one port;
 /// and one that leads nowhere.
-struct Networks {
+pub struct Networks {
     holder: Child,
-    worker: String,
-    nowhere: String,
+    pub worker: String,
+    pub nowhere: String,
 }
 
 impl Networks {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let root = rustix::process::geteuid().is_root();
         let user: &[&str] = if root {
             &[]
@@ -75,7 +75,7 @@ impl Networks {
     }
 
     /// Words that start a program in the network of this process.
-    fn inside(pid: &str) -> Vec<OsString> {
+    pub fn inside(pid: &str) -> Vec<OsString> {
         let user = if rustix::process::geteuid().is_root() {
             vec![]
         } else {
@@ -87,7 +87,7 @@ impl Networks {
         words.chain(["--"]).map(OsString::from).collect()
     }
 
-    fn server(&self) -> Vec<OsString> {
+    pub fn server(&self) -> Vec<OsString> {
         Self::inside(&self.holder.id().to_string())
     }
 }

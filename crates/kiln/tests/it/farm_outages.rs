@@ -10,7 +10,7 @@ use std::{
 
 use kiln_store::testing::Postgres;
 
-use crate::harness::Farm;
+use crate::harness::{Engines, Farm};
 
 /// Every second so often.
 const NUMBERS: u64 = 4;
@@ -63,15 +63,15 @@ fn asks(farm: &Farm) -> String {
     curl(&["-H", &bearer, "-H", json, "--data", query, &url])
 }
 
-/// Waits until `/readyz` says that.
+/// Waits until `/readyz` says that, and gives all that it said then.
 #[track_caller]
-fn until_ready_says(farm: &Farm, text: &str) {
+fn until_ready_says(farm: &Farm, text: &str) -> String {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         let (said, took) = ready(farm);
         assert!(took < Duration::from_secs(10), "{took:?}: {said}");
         if said.contains(text) {
-            return;
+            return said;
         }
         assert!(Instant::now() < until, "`{text}` is not in {said}");
         std::thread::sleep(Duration::from_millis(100));
@@ -92,12 +92,13 @@ fn is_whole(log: &str) {
     assert_eq!(said, wanted);
 }
 
-/// A build during which something goes away and comes again. Gives what a client was
-/// answered meanwhile, and what the follower was told.
+/// A build during which something goes away and comes again, not before the follower was
+/// told what it is to be told. Gives what a client was answered meanwhile, and all that the
+/// follower was told.
 #[track_caller]
 fn a_build_outlives(
     farm: &Farm,
-    missing: &str,
+    (missing, told): (&str, Option<&str>),
     goes: impl FnOnce(),
     comes: impl FnOnce(),
 ) -> (String, String) {
@@ -105,11 +106,14 @@ fn a_build_outlives(
     farm.wait_for_log("1", "number 3\n");
     let began = Instant::now();
     goes();
-    until_ready_says(farm, missing);
+    let said = until_ready_says(farm, missing);
     let asked = Instant::now();
     let answer = asks(farm);
     assert!(asked.elapsed() < Duration::from_secs(10), "{answer}");
     std::thread::sleep(outage().saturating_sub(began.elapsed()));
+    if let Some(told) = told {
+        follows.wait_for_stderr(told);
+    }
     comes();
     until_ready_says(farm, "ready\n");
     let ended = follows.expect_status(0);
@@ -118,7 +122,16 @@ fn a_build_outlives(
     let shown = farm.show("1");
     assert_eq!(shown["status"], "SUCCESS", "{shown:#}");
     assert_eq!(shown["attempts"].as_array().map(Vec::len), Some(1));
+    tells(&said, &answer, &ended.stderr());
     (answer, ended.stderr())
+}
+
+/// Shown with `--nocapture`.
+#[expect(clippy::print_stderr, reason = "the transcript of an outage")]
+fn tells(ready: &str, answer: &str, told: &str) {
+    eprintln!(
+        "/readyz:\n{ready}\na client was answered:\n{answer}\nthe follower was told:\n{told}"
+    );
 }
 
 #[test]
@@ -127,14 +140,13 @@ fn a_build_outlives_a_postgresql_that_is_stopped() {
     let url = postgres.database().expect("a database");
     let farm = Farm::new().database(url).started();
     let _worker = farm.worker("one");
-    let (answer, told) = a_build_outlives(
+    let (answer, _) = a_build_outlives(
         &farm,
-        "the database does not answer\n",
+        ("the database does not answer\n", Some("waiting for it")),
         || postgres.stop().expect("PostgreSQL stops"),
         || postgres.start_again().expect("PostgreSQL starts"),
     );
     is_503(&answer);
-    assert!(told.contains("waiting for it"), "{told}");
 }
 
 #[test]
@@ -143,14 +155,13 @@ fn a_build_outlives_a_postgresql_that_says_nothing() {
     let url = postgres.database().expect("a database");
     let farm = Farm::new().database(url).started();
     let _worker = farm.worker("one");
-    let (answer, told) = a_build_outlives(
+    let (answer, _) = a_build_outlives(
         &farm,
-        "the database does not answer\n",
+        ("the database does not answer\n", Some("waiting for it")),
         || postgres.freeze().expect("PostgreSQL stands still"),
         || postgres.go_on().expect("PostgreSQL goes on"),
     );
     is_503(&answer);
-    assert!(told.contains("waiting for it"), "{told}");
 }
 
 /// In the API's own form, and when to come again.
@@ -160,6 +171,37 @@ fn is_503(answer: &str) {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(lower.contains("\r\nretry-after: 5\r\n"), "{answer}");
     assert!(answer.contains(r#""code":"UNAVAILABLE""#), "{answer}");
+}
+
+#[test]
+fn a_build_outlives_an_object_store_that_is_away() {
+    let engines = Engines::start();
+    let farm = engines.farm();
+    let _worker = farm.worker("one");
+    let (_, told) = a_build_outlives(
+        &farm,
+        ("logs and artifacts", None),
+        || engines.s3.kill().expect("S3 is killed"),
+        || engines.s3.restart().expect("S3 starts"),
+    );
+    // What is decided needs no log.
+    assert!(!told.contains("waiting for it"), "{told}");
+}
+
+#[test]
+fn a_build_outlives_a_bus_that_is_away_and_nothing_is_missing_without_it() {
+    let engines = Engines::start();
+    let farm = engines.farm();
+    let _worker = farm.worker("one");
+    let redis = || engines.redis.lock().expect("Redis");
+    let (answer, told) = a_build_outlives(
+        &farm,
+        ("the bus", None),
+        || redis().kill().expect("Redis is killed"),
+        || redis().up().expect("Redis starts"),
+    );
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(!told.contains("waiting for it"), "{told}");
 }
 
 #[test]

@@ -12,6 +12,7 @@
 //! Whatever runs too long is killed and fails its test with all that it said.
 
 mod ended;
+mod engines;
 mod farm;
 mod running;
 
@@ -29,6 +30,7 @@ use std::{
 use tempfile::TempDir;
 
 pub use ended::Ended;
+pub use engines::{Engines, Proxy, socket};
 pub use farm::Farm;
 pub use running::{Running, Turn};
 

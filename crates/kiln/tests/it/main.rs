@@ -23,6 +23,7 @@ mod farm_faults;
 mod farm_isolated;
 mod farm_outages;
 mod farm_restore;
+mod farm_servers;
 mod flows;
 mod helper;
 mod here;

@@ -22,12 +22,17 @@ use super::{IMAGE, Invocation, Kiln, Running};
 /// Long for a lease that runs out after a server's start, and a guest beside it.
 const PATIENCE: Duration = Duration::from_secs(240);
 
+/// Long for a server's end: for a proxy it serves on for 5 s, and for 10 s it lets requests end.
+const ENDS: Duration = Duration::from_secs(30);
+
 /// A server, and a user of it.
 pub struct Farm {
     kiln: Kiln,
     server: Option<Running>,
     /// Words of `kiln serve` besides address and data.
     words: Vec<OsString>,
+    /// Where else it listens, and what goes with that.
+    unix: Vec<OsString>,
     /// The database, if it is not the data directory's.
     database: Option<String>,
     /// What it listens on; with its port from the first start on.
@@ -48,6 +53,7 @@ impl Farm {
             kiln: Kiln::new(),
             server: None,
             words: vec!["--no-worker".into()],
+            unix: Vec::new(),
             database: None,
             listen: "127.0.0.1:0".to_owned(),
             inside: Vec::new(),
@@ -107,12 +113,35 @@ impl Farm {
         let mut words: Vec<OsString> = vec!["serve".into(), "--listen".into()];
         words.push(self.listen.clone().into());
         words.extend(self.data());
-        words.extend(self.words.iter().cloned());
+        words.extend(self.words.iter().chain(&self.unix).cloned());
         self.kiln
             .kiln(words)
             .through(&self.inside)
             .limit(Duration::from_mins(20))
             .start()
+    }
+
+    /// Listening at this socket too, as long as a proxy takes to see that it ends.
+    pub fn also_at(mut self, socket: &Path) -> Self {
+        self.unix = [
+            "--drain".into(),
+            "5s".into(),
+            "--unix".into(),
+            socket.into(),
+        ]
+        .into();
+        self
+    }
+
+    /// Another server of the same farm, which runs and listens at this socket too.
+    pub fn beside_at(&self, socket: &Path) -> Self {
+        let mut other = Self::new().also_at(socket);
+        other.words.clone_from(&self.words);
+        other.database.clone_from(&self.database);
+        other.go_on();
+        let token = fs::read_to_string(self.dir().join("token")).expect("a token");
+        other.secret("token", &token);
+        other
     }
 
     /// Ends the server as a power cut would.
@@ -122,10 +151,10 @@ impl Farm {
         server.end();
     }
 
-    /// Waits for the end of a server that was asked to end.
+    /// Waits for the end of a server that was asked to end, which comes in bounded time.
     pub fn stopped(&mut self) {
         let server = self.server.take().expect("a server that runs");
-        server.expect_status(0);
+        server.within(ENDS).expect_status(0);
     }
 
     /// The server's process.

@@ -181,6 +181,12 @@ impl Running {
         String::from_utf8_lossy(&self.stderr.so_far()).into_owned()
     }
 
+    /// From now on it may take so long.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = self.since.elapsed() + limit;
+        self
+    }
+
     /// Waits for its end, whatever that is.
     #[track_caller]
     pub fn end(mut self) -> Ended {
