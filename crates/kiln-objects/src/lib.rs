@@ -124,6 +124,8 @@ pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
 pub struct Objects {
     backend: Arc<Backend>,
     rooms: Rooms,
+    /// Of artifacts, which come for as long as they like: no log waits for them.
+    artifacts: Rooms,
 }
 
 #[derive(Debug)]
@@ -181,6 +183,7 @@ impl Objects {
         Self {
             backend: Arc::new(backend),
             rooms: Rooms::default(),
+            artifacts: Rooms::default(),
         }
     }
 
@@ -316,7 +319,7 @@ impl Objects {
             }
             Backend::S3(s3) => {
                 let room = s3.artifact_room(size);
-                let room = self.rooms.take(room).await.map_err(io::Error::other)?;
+                let room = self.artifacts.take(room).await.map_err(io::Error::other)?;
                 let put = s3.put_artifact(job, index, body, size, sha256).await;
                 drop(room);
                 put

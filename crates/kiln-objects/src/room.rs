@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes of all appends and artifacts that are on their way to where they are stored.
+/// Bytes of all appends, or of all artifacts, that are on their way to where they are stored.
 const ALL: usize = 64 << 20;
 /// What is counted at once.
 const UNIT: usize = 1 << 10;

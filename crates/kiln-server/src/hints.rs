@@ -117,9 +117,9 @@ impl Hints {
             }
             Heard::Missed => {
                 if self.looks_at_all.spend(1) {
+                    // Sessions are looked at together each second: one by one they would be
+                    // many questions at once.
                     self.jobs.tell_all();
-                    self.sessions.tell_all();
-                    self.greeted.tell_all();
                     self.logs.tell_all();
                 }
             }

@@ -65,6 +65,15 @@ impl Engine {
         }
     }
 
+    /// What lets the statements of one transaction take as long as they do: an index of a
+    /// large table.
+    pub(crate) fn patience(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some("SET LOCAL statement_timeout = 0"),
+        }
+    }
+
     /// How a transaction that writes begins.
     pub(crate) fn begin(self) -> &'static str {
         match self {

@@ -97,6 +97,9 @@ async fn apply(tx: &mut Tx, store: &Store, all: &[&str]) -> Result<(), StoreErro
     let version: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM schema_version")
         .fetch_one(&mut **tx)
         .await?;
+    if let Some(patience) = store.engine.patience() {
+        tx.execute(patience).await?;
+    }
     for (number, text) in (1i64..).zip(all).filter(|(number, _)| *number > version) {
         tx.execute(sqlx::raw_sql(spelled(store.engine, text)))
             .await?;

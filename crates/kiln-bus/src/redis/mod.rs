@@ -21,7 +21,10 @@ mod backoff;
 mod config;
 mod connection;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::broadcast, task::AbortHandle};
 
@@ -86,13 +89,17 @@ impl Way for Redis {
     }
 }
 
+/// A connection that lasted so long was a good one.
+const LASTED: Duration = Duration::from_secs(30);
+
 /// One connection after the other.
 async fn keep(shared: Arc<Shared>, address: Address) {
     let mut backoff = Backoff::default();
     loop {
+        let began = Instant::now();
         let Left { why, well, long } = connection::run(&shared, &address).await;
         shared.outbox.open(false);
-        if well {
+        if well && began.elapsed() >= LASTED {
             backoff = Backoff::default();
         }
         shared.left(&address, &why);

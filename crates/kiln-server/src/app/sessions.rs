@@ -132,7 +132,8 @@ impl Told {
     }
 
     /// These leases are lost, and its worker is told so.
-    pub(crate) fn forget(&self, lost: &[Fence]) {
+    pub(crate) fn forget(&mut self, lost: &[Fence]) {
+        self.jobs.retain(|fence, _| !lost.contains(fence));
         self.seat
             .known(|known| known.retain(|fence| !lost.contains(fence)));
     }

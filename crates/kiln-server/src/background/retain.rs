@@ -41,7 +41,10 @@ pub(super) async fn pass(state: &State) -> Result<(), StoreError> {
         if beyond.is_empty() {
             break;
         }
-        remove(state, &beyond).await?;
+        // Others want to write as well.
+        for some in beyond.chunks(AT_ONCE as usize) {
+            remove(state, some).await?;
+        }
     }
     Ok(())
 }

@@ -371,7 +371,7 @@ async fn answer(renewing: &mut Option<Pending>) -> Option<Renewed> {
 /// lost by it: the worker renews again, and the reaper waits.
 async fn tell_renewed(
     socket: &mut Socket,
-    session: &Session,
+    session: &mut Session,
     renewed: Option<Renewed>,
 ) -> Result<(), End> {
     match renewed {

@@ -129,22 +129,28 @@ impl Store {
             .bind(USERS)
             .fetch_all(&self.pool)
             .await?;
-        let mut all = Vec::new();
+        let mut beyond = Vec::new();
         for row in &owners {
             let owner = UserId(rows::number(row, "id")?);
             let kept: u64 = rows::number(row, "kept")?;
             let mut excess = kept.saturating_sub(limit);
             for what in [What::Artifacts, What::Logs] {
-                for (job, bytes) in self.oldest_kept(owner, what, most).await? {
+                let oldest = self.oldest_kept(owner, what, most).await?;
+                let all = oldest.len() < usize::try_from(most).unwrap_or(usize::MAX);
+                for (job, bytes) in oldest {
                     if excess == 0 {
                         break;
                     }
-                    all.push((what, job));
+                    beyond.push((what, job));
                     excess = excess.saturating_sub(bytes);
+                }
+                // There are more of these, and they go before the others.
+                if !all {
+                    break;
                 }
             }
         }
-        Ok(all)
+        Ok(beyond)
     }
 
     /// An owner's ended jobs that keep something of this kind, by their end, and how much.

@@ -108,11 +108,15 @@ impl Store {
     }
 }
 
-/// No lease lasts longer than a whole one: where one seems to, the database's clock was put
-/// back, and a worker that is lost would never be missed.
+/// No lease lasts longer than a whole one, and nobody was seen in the future: where it seems so,
+/// the database's clock was put back. A worker that is lost would not be missed, and given jobs.
 async fn shorten(tx: &mut Tx) -> Result<(), StoreError> {
     sqlx::query("UPDATE attempts SET expires = $1 WHERE ended IS NULL AND expires > $1")
         .bind(tx.now.0 + LEASE)
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query("UPDATE sessions SET seen = $1 WHERE ended IS NULL AND seen > $1")
+        .bind(tx.now.0)
         .execute(&mut **tx)
         .await?;
     Ok(())
@@ -141,6 +145,8 @@ async fn over(tx: &mut Tx, leases_too: bool) -> Result<Vec<(Fence, JobId, Next)>
         let fence = Fence(row.try_get("id")?);
         over.push((fence, JobId(rows::number(row, "job_id")?), next));
     }
+    // Others get their turn: the next pass goes on.
+    over.truncate(usize::try_from(AT_ONCE).unwrap_or_default());
     Ok(over)
 }
 

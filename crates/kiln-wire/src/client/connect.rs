@@ -33,7 +33,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// A peer that has gone without a word is noticed after about half a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What a connection within this process holds in each direction, in bytes.
-const MEMORY: usize = 64 << 10;
+const MEMORY: usize = 128 << 10;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Bytes of all logs together, of which each line has [`LINE`].
-const BYTES: u64 = 300_000_000;
+const BYTES: u64 = 250_000_000;
 const LINE: u64 = 40;
 /// Tasks at once.
 const TASKS: [u32; 2] = [1, 50];

@@ -109,6 +109,10 @@ fn shown(key: &keys::Key, text: &str) -> String {
 
 /// A URL without its password, wherever somebody put it.
 fn masked(url: &str) -> String {
+    if !url.contains("://") {
+        // It is no URL: all of it may be secret.
+        return "…".to_owned();
+    }
     let (url, query) = url
         .split_once('?')
         .map_or((url, ""), |(url, _)| (url, "?…"));

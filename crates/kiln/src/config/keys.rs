@@ -375,13 +375,16 @@ pub const KEYS: &[Key] = &[
         "",
         "Where guests' files and what waits to be sent are; default $XDG_DATA_HOME/kiln/worker. One worker at a time uses it",
     ),
-    one(
-        "proxy",
-        WORKER,
-        "URL",
-        "",
-        "A proxy on the way to the server: http://HOST:PORT; default what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say",
-    ),
+    Key {
+        secret: true,
+        ..one(
+            "proxy",
+            WORKER,
+            "URL",
+            "",
+            "A proxy on the way to the server: http://HOST:PORT; default what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say",
+        )
+    },
     one(
         "ca",
         WORKER,

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     exit::{Exit, Failure},
-    ui::display::Display,
+    ui::{self, display::Display},
 };
 
 /// How long to wait when a log had no more to say and is not over.
@@ -225,7 +225,18 @@ async fn show(
         out,
     };
     let watching = async {
-        while !is_over(&farm.job(job).await?, &log) {
+        let (mut well, mut told) = (Instant::now(), false);
+        loop {
+            match farm.job(job).await {
+                Ok(job) if is_over(&job, &log) => break,
+                Ok(_) => (well, told) = (Instant::now(), false),
+                Err(FarmError::Away(why)) if well.elapsed() < AWAY => {
+                    if !std::mem::replace(&mut told, true) {
+                        ui::note(&format!("{why}; waiting for it"));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
             sleep(BETWEEN_TRIES).await;
         }
         tell.send_replace(true);

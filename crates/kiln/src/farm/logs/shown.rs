@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 /// At least as many bytes as a server shows before they are stored.
-const KEPT: usize = 2 << 20;
+const KEPT: usize = (2 << 20) + (16 << 10);
 
 /// What was shown of a log.
 #[derive(Debug, Default)]

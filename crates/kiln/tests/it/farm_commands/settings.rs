@@ -67,6 +67,20 @@ fn no_password_is_shown_and_none_is_repeated_in_a_mistake() {
         .env("KILN_DATABASE", "postgres://kiln:hunter2@db/kiln")
         .expect_success();
     assert!(!shown.stdout().contains("hunter2"), "{shown}");
+    kiln.file(
+        "kiln.toml",
+        "objects = \"s3://b\"\ns3-endpoint = \"https://s3.example.org\"\ns3-access-key = \"a\"\n",
+    );
+    let shown = kiln
+        .kiln(["config", "show", "--config", "kiln.toml"])
+        .env("KILN_S3_SECRET_KEY", "hunter2")
+        .expect_success();
+    assert!(!shown.stdout().contains("hunter2"), "{shown}");
+    let shown = kiln
+        .kiln(["config", "show", "--of", "worker"])
+        .env("KILN_PROXY", "http://kiln:hunter2@proxy:3128")
+        .expect_success();
+    assert!(!shown.stdout().contains("hunter2"), "{shown}");
     let wrong = kiln
         .kiln(["config", "check"])
         .env("KILN_DATABASE", "mysql://kiln:hunter2@db/kiln")
