@@ -7,6 +7,8 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::{Store, StoreError, dialect::Engine, model::Moment, pool::WRITE};
 
+/// A second, as moments count.
+pub(crate) const SECOND: i64 = 1_000_000;
 /// How often a transaction is done again that fell victim to another.
 const AGAIN: u32 = 8;
 

@@ -45,7 +45,7 @@ pub(crate) async fn hello(
     worker: &Worker,
     hello: &Hello,
 ) -> Result<(Told, Vec<Fence>), StoreError> {
-    let (lost, voice) = state.store.hello_by_voice(worker.id, hello).await?;
+    let (lost, voice) = state.store.hello(worker.id, hello).await?;
     state.hints.greeted(&hello.session);
     let known = hello.leases.iter().copied();
     let known = known.filter(|fence| !lost.contains(fence)).collect();

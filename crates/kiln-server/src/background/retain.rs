@@ -10,7 +10,7 @@ use kiln_store::{
     model::{Moment, Removal, What},
 };
 
-use super::duty;
+use super::{duty, sweep};
 use crate::state::State;
 
 /// Jobs, or objects, that are removed at once.
@@ -103,6 +103,7 @@ pub(super) async fn collect(state: &State) -> Result<(), StoreError> {
         if garbage.is_empty() || !duty(state, "collect").await? {
             break;
         }
+        sweep::is_ours(state).await?;
         let (mut gone, mut failed) = (Vec::new(), Vec::new());
         for object in garbage {
             match state.objects.remove(&object).await {

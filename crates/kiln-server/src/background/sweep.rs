@@ -83,10 +83,20 @@ pub(super) async fn pass(state: &State) -> Result<(), StoreError> {
     if !duty(state, "sweep").await? {
         return Ok(());
     }
-    swept(state, GRACE).await.map_err(|error| {
-        let error: Box<dyn std::error::Error + Send + Sync> = error.into();
-        StoreError::Unavailable(error)
-    })
+    swept(state, GRACE).await.map_err(unavailable)
+}
+
+fn unavailable(error: anyhow::Error) -> StoreError {
+    StoreError::Unavailable(error.into())
+}
+
+/// Whoever removes objects makes sure before that they are this farm's.
+///
+/// # Errors
+/// When they are another's, or the database or the objects don't answer.
+pub(super) async fn is_ours(state: &State) -> Result<(), StoreError> {
+    let ours = ours(&state.store, &state.objects, &state.name);
+    ours.await.map_err(unavailable)
 }
 
 /// Looks at the next shard of the round; the first one of another when it is due.

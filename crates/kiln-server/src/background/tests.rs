@@ -500,6 +500,21 @@ async fn nothing_is_removed_where_another_farms_name_is_written() {
     let stranger = server(other.path(), &farm.objects, Retention::default()).await;
     let refused = sweep::swept(&stranger, Duration::ZERO).await.unwrap_err();
     assert!(refused.to_string().contains("another farm's"), "{refused}");
+    // A farm that was pointed at them later: its jobs have the same numbers.
+    let mut other = Farm::new(Retention {
+        logs: for_days(1),
+        ..Retention::default()
+    })
+    .await;
+    other.job(1, 5000).await;
+    other.pass(61).await;
+    pack::pass(&other.server).await.unwrap();
+    other.pass(2 * DAY).await;
+    retain::pass(&other.server).await.unwrap();
+    other.objects = farm.objects.clone();
+    other.restart().await;
+    let refused = retain::collect(&other.server).await.unwrap_err();
+    assert!(refused.to_string().contains("another farm's"), "{refused}");
     farm.agrees_with_itself().await;
 }
 

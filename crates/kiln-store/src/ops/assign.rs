@@ -96,7 +96,7 @@ impl Store {
             for (job, text) in jobs.into_iter().zip(texts) {
                 if let Some(text) = text? {
                     let log = LogName::Job(job);
-                    chunks::add_text(tx, self.engine, &log, &text, When::Always).await?;
+                    chunks::add_text(tx, &log, &text, When::Always).await?;
                 }
             }
             changed

@@ -11,7 +11,6 @@ use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
 use crate::{
     Store, StoreError,
-    dialect::Engine,
     model::{Added, Chunk, Held, LeaseKey, NewChunk, When},
     rows,
     tx::{Tx, write},
@@ -72,7 +71,7 @@ impl Store {
         chunk: &NewChunk,
     ) -> Result<Added, StoreError> {
         write!(self, write_beside, |tx| {
-            hold(tx, self.engine, lease, log).await?;
+            hold(tx, lease, log).await?;
             let grown = sqlx::query(
                 "UPDATE logs SET stored = stored + $4, mid_line = $5
                  WHERE job_id = $1 AND task = $2 AND stored = $3 AND packed IS NULL",
@@ -85,7 +84,7 @@ impl Store {
             .execute(&mut **tx)
             .await?;
             if grown.rows_affected() == 0 {
-                let (stored, _) = end(tx, self.engine, log).await?;
+                let (stored, _) = end(tx, log).await?;
                 return Ok(Added::Elsewhere(stored));
             }
             let start = rows::signed(chunk.start);
@@ -103,7 +102,7 @@ impl Store {
     /// [`StoreError::Unavailable`].
     pub async fn add_text(&self, log: &LogName, text: &str, when: When) -> Result<u64, StoreError> {
         write!(self, write_beside, |tx| {
-            add_text(tx, self.engine, log, text, when).await?
+            add_text(tx, log, text, when).await?
         })
     }
 }
@@ -111,7 +110,6 @@ impl Store {
 /// The same within a transaction. The text ends with a line's end.
 pub(crate) async fn add_text(
     tx: &mut Tx,
-    engine: Engine,
     log: &LogName,
     text: &str,
     when: When,
@@ -126,7 +124,7 @@ pub(crate) async fn add_text(
         .execute(&mut **tx)
         .await?;
     }
-    let (stored, mid_line) = end(tx, engine, log).await?;
+    let (stored, mid_line) = end(tx, log).await?;
     let wanted = match when {
         When::Always => true,
         When::Empty => stored == 0,
@@ -155,17 +153,12 @@ pub(crate) async fn add_text(
 }
 
 /// Makes sure that a lease is this job's, and stays so until the transaction has ended.
-async fn hold(
-    tx: &mut Tx,
-    engine: Engine,
-    lease: LeaseKey<'_>,
-    log: &LogName,
-) -> Result<(), StoreError> {
+async fn hold(tx: &mut Tx, lease: LeaseKey<'_>, log: &LogName) -> Result<(), StoreError> {
     // Words of this crate alone.
     let text = AssertSqlSafe(format!(
         "SELECT id FROM attempts
          WHERE id = $1 AND session_id = $2 AND worker_id = $3 AND job_id = $4 AND ended IS NULL{}",
-        engine.share()
+        tx.engine.share()
     ));
     sqlx::query(text)
         .bind(lease.fence.0)
@@ -180,15 +173,11 @@ async fn hold(
 
 /// Where a log ends, and whether in the middle of a line. It stays so until the transaction
 /// has ended.
-pub(crate) async fn end(
-    tx: &mut Tx,
-    engine: Engine,
-    log: &LogName,
-) -> Result<(u64, bool), StoreError> {
+pub(crate) async fn end(tx: &mut Tx, log: &LogName) -> Result<(u64, bool), StoreError> {
     // Words of this crate alone.
     let text = AssertSqlSafe(format!(
         "SELECT stored, mid_line FROM logs WHERE job_id = $1 AND task = $2{}",
-        engine.update()
+        tx.engine.update()
     ));
     let row = sqlx::query(text)
         .bind(i64::from(log.job().0))

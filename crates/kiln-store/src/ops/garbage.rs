@@ -5,11 +5,9 @@ use sqlx::Row as _;
 use crate::{
     Store, StoreError,
     model::Moment,
-    tx::{Tx, write},
+    tx::{SECOND, Tx, write},
 };
 
-/// A second, in microseconds.
-const SECOND: i64 = 1_000_000;
 /// After so long an object that could not be removed is tried again.
 const AGAIN: i64 = 10 * 60 * SECOND;
 /// Rows that are removed in one transaction, so that others get their turn.

@@ -162,7 +162,7 @@ impl Ledger {
             }
             Act::Token(hash, voice) => {
                 lease.is_alive()?;
-                if voice.is_some_and(|voice| voice.0 != lease.voice) {
+                if voice.0 != lease.voice {
                     return Err(StoreError::Conflict(
                         "this session has another socket".into(),
                     ));

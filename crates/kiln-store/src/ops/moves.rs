@@ -7,6 +7,7 @@ use kiln_core::{
 };
 use sqlx::{Row as _, any::AnyRow};
 
+use super::counts;
 use crate::{StoreError, model::Changed, rows, tx::Tx};
 
 /// What moving a job needs to know of it.
@@ -145,7 +146,7 @@ async fn finish(tx: &mut Tx, job: &Present) -> Result<(), StoreError> {
             _ => {}
         }
     }
-    tell(tx, "job-ended", Some(job.id), None).await?;
+    counts::tell(tx, &[("job-ended", Some(job.id), None)]).await?;
     let Some(group) = job.group else {
         return Ok(());
     };
@@ -157,25 +158,8 @@ async fn finish(tx: &mut Tx, job: &Present) -> Result<(), StoreError> {
     .fetch_one(&mut **tx)
     .await?;
     if left == 0 {
-        tell(tx, "group-ended", None, Some(group)).await?;
+        counts::tell(tx, &[("group-ended", None, Some(group))]).await?;
     }
-    Ok(())
-}
-
-/// Writes what others are to be told.
-pub(crate) async fn tell(
-    tx: &mut Tx,
-    kind: &'static str,
-    job: Option<JobId>,
-    group: Option<GroupId>,
-) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO outbox (kind, job_id, group_id, created) VALUES ($1, $2, $3, $4)")
-        .bind(kind)
-        .bind(job.map(|id| i64::from(id.0)))
-        .bind(group.map(|id| i64::from(id.0)))
-        .bind(tx.now.0)
-        .execute(&mut **tx)
-        .await?;
     Ok(())
 }
 

@@ -8,11 +8,9 @@ use crate::{
     Store, StoreError,
     model::{Added, Chunk, Held, Moment, NewPacked},
     rows,
-    tx::{Tx, write},
+    tx::{SECOND, Tx, write},
 };
 
-/// A second, in microseconds.
-const SECOND: i64 = 1_000_000;
 /// The objects of a log's pieces stay so long after it was packed: somebody may read them.
 const READERS: i64 = 10 * 60 * SECOND;
 
@@ -37,7 +35,7 @@ impl Store {
             .execute(&mut **tx)
             .await?;
             if done.rows_affected() == 0 {
-                let (stored, _) = end(tx, self.engine, log).await?;
+                let (stored, _) = end(tx, log).await?;
                 return Ok(Added::Elsewhere(stored));
             }
             let garbage = "INSERT INTO garbage (object, due)

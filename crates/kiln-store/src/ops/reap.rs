@@ -16,11 +16,9 @@ use crate::{
     Store, StoreError,
     model::{Changed, Counts},
     rows,
-    tx::{Tx, write},
+    tx::{SECOND, Tx, write},
 };
 
-/// A second, in microseconds.
-const SECOND: i64 = 1_000_000;
 /// How much of the time since the last look counts, at most: a farm that was off did
 /// not see that nobody serves a class.
 const LOOK: i64 = 5 * 60 * SECOND;

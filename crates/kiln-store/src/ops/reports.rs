@@ -40,7 +40,7 @@ pub(crate) enum Act {
     /// Its worker reports, by this session.
     Deed(WorkerId, SessionId, Deed),
     /// The server makes a token for its guest, by this voice of its session.
-    Token(TokenHash, Option<Voice>),
+    Token(TokenHash, Voice),
 }
 
 /// Looks at all of these reports, and writes what they change at once.
@@ -89,18 +89,8 @@ impl Store {
             .unwrap_or_else(|| Err(rows::strange("answer")))
     }
 
-    /// Keeps the hash of the token that this lease's guest is given.
-    ///
-    /// # Errors
-    /// [`StoreError::LeaseLost`].
-    pub async fn set_lease_token(&self, fence: Fence, hash: TokenHash) -> Result<(), StoreError> {
-        let act = Act::Token(hash, None);
-        let operation = Operation::Report(Box::new(Report { fence, act }));
-        self.grouped(operation).await.and_then(reported).map(drop)
-    }
-
-    /// The same for a lease that this voice of its session offers. Another voice's
-    /// offer came later, and its token stays.
+    /// Keeps the hash of the token that this lease's guest is given, as this voice of its
+    /// session offers it. Another voice's offer came later, and its token stays.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`]; [`StoreError::Conflict`] when another voice speaks now.
@@ -110,7 +100,7 @@ impl Store {
         hash: TokenHash,
         voice: Voice,
     ) -> Result<(), StoreError> {
-        let act = Act::Token(hash, Some(voice));
+        let act = Act::Token(hash, voice);
         let operation = Operation::Report(Box::new(Report { fence, act }));
         self.grouped(operation).await.and_then(reported).map(drop)
     }

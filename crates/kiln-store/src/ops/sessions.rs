@@ -10,29 +10,20 @@ use crate::{
     Store, StoreError,
     model::{Changed, Hello, KnownImage, Lease, LeaseKey, Moment, Session, SessionState, Voice},
     rows::{self, job_columns, job_tables, listed_columns},
-    tx::{Tx, write},
+    tx::{SECOND, Tx, write},
 };
 
 /// A lease, in microseconds. A session that said nothing for so long is not here.
-pub(crate) const LEASE: i64 = limits::LEASE_SECONDS as i64 * 1_000_000;
+pub(crate) const LEASE: i64 = limits::LEASE_SECONDS as i64 * SECOND;
 
 impl Store {
     /// A session says hello with the leases it believes to have. Gives those that
-    /// are not its own. All others are renewed.
+    /// are not its own, all others are renewed; and the voice that speaks for the session
+    /// from now on, instead of any before it.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the session is another worker's, or has ended.
-    pub async fn hello(&self, worker: WorkerId, session: &Hello) -> Result<Vec<Fence>, StoreError> {
-        let (lost, _) = self.hello_by_voice(worker, session).await?;
-        Ok(lost)
-    }
-
-    /// The same; gives also the voice that speaks for the session from now on, instead of
-    /// any before it.
-    ///
-    /// # Errors
-    /// As [`Self::hello`].
-    pub async fn hello_by_voice(
+    pub async fn hello(
         &self,
         worker: WorkerId,
         session: &Hello,

@@ -149,7 +149,8 @@ impl Farm {
             state,
             leases: leases.to_vec(),
         };
-        self.store.hello(builder.worker, &hello).await
+        let (lost, _) = self.store.hello(builder.worker, &hello).await?;
+        Ok(lost)
     }
 
     pub async fn submit(&self, owner: UserId) -> JobId {

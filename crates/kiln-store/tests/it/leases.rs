@@ -4,11 +4,13 @@ use kiln_core::{
     farm::{Fence, JobId, limits},
     job::{JobStatus, TaskStatus},
 };
-use kiln_store::model::{Hello, LeaseKey, NewArtifact, Renewal, Renewed, TokenHash};
+use kiln_store::model::{Hello, LeaseKey, NewArtifact, Renewal, Renewed, TokenHash, Voice};
 
 use crate::farm::{Builder, Farm, is_conflict, is_lost, is_not_found, state};
 
 const LEASE: i64 = limits::LEASE_SECONDS as i64;
+/// Of a session that said hello once.
+const FIRST: Voice = Voice(0);
 
 fn artifact() -> NewArtifact {
     NewArtifact {
@@ -381,7 +383,7 @@ pub async fn only_the_last_voice_of_a_session_makes_tokens_for_its_guests(farm: 
             state: state(1),
             leases: vec![],
         };
-        let greeted = farm.store.hello_by_voice(alder.worker, &hello).await;
+        let greeted = farm.store.hello(alder.worker, &hello).await;
         greeted.unwrap().1
     };
     let (old, new) = (hello().await, hello().await);
@@ -406,9 +408,14 @@ pub async fn a_guests_token_is_for_its_job_while_the_lease_lives(farm: &Farm) {
     let job = farm.submit(ann).await;
     let fence = farm.assigned(&alder).await;
     let hash = farm.hash();
-    farm.store.set_lease_token(fence, hash).await.unwrap();
+    farm.store
+        .set_offers_token(fence, hash, FIRST)
+        .await
+        .unwrap();
     assert_eq!(farm.store.job_token(hash).await.unwrap(), Some(job));
     farm.end(&alder, fence, JobStatus::Success).await;
     assert_eq!(farm.store.job_token(hash).await.unwrap(), None);
-    assert!(is_lost(farm.store.set_lease_token(fence, hash).await));
+    assert!(is_lost(
+        farm.store.set_offers_token(fence, hash, FIRST).await
+    ));
 }

@@ -6,6 +6,7 @@ use async_graphql::parser::{
 };
 use http::StatusCode;
 use kiln_core::farm::JobId;
+use kiln_store::model::Voice;
 use serde_json::{Value, json};
 
 use super::harness::{ALL, Farm, hash};
@@ -360,7 +361,7 @@ async fn a_jobs_token_reads_that_job_while_it_runs_and_nothing_else() {
     let fence = worker.take(job).await;
     let token = "kiln_j_one";
     farm.store
-        .set_lease_token(fence, hash(token))
+        .set_offers_token(fence, hash(token), Voice(0))
         .await
         .unwrap();
     let read = "query($id: Int!) { job(id: $id) { id status tasks { name log { fullURL } } \
