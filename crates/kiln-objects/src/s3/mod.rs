@@ -32,7 +32,7 @@ use tokio::{
 
 use self::{bucket::Bucket, read::Pieces};
 use crate::{
-    AppendError, Held, Index, IndexError, NewPiece, Piece, PutError, Reader, When,
+    AppendError, Held, Index, IndexError, NewPiece, Piece, PutError, ReachError, Reader, When,
     counted::sha256,
     table::{Table, Watched},
 };
@@ -106,9 +106,17 @@ impl S3 {
         })))
     }
 
-    /// Whether the bucket is there, and can be listed.
-    pub(crate) async fn look(&self) -> io::Result<()> {
-        self.0.bucket.look().await
+    /// Whether the bucket is there, can be listed, and written.
+    pub(crate) async fn reach(config: &S3Config) -> Result<(), ReachError> {
+        let bucket = Bucket::connect(config).map_err(ReachError::Wrong)?;
+        let reached = async {
+            bucket.look().await?;
+            bucket.check().await
+        };
+        reached.await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => ReachError::Wrong(error),
+            _ => ReachError::Away(error),
+        })
     }
 
     pub(crate) async fn check(&self) -> io::Result<()> {
