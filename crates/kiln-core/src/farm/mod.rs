@@ -3,6 +3,7 @@
 //!
 //! All of it is pure: clocks, random numbers and what is stored are arguments.
 
+mod backoff;
 mod grants;
 mod ids;
 pub mod lease;
@@ -12,6 +13,7 @@ mod requirements;
 pub mod schedule;
 pub mod wait;
 
+pub use backoff::Backoff;
 pub use grants::{Access, GrantError, Grants, Kind, Scope};
 pub use ids::{
     ArtifactId, Fence, GroupId, JobId, SessionId, ShareId, TaskId, TokenId, UserId, WorkerId,

@@ -215,6 +215,9 @@ impl Follower {
         let growth = state.objects.watch(&log.name);
         let grown = state.hints.log(&log.name);
         let live = early.then(|| state.hints.live(&log.name));
+        if early {
+            state.hints.want(&log.name);
+        }
         let stopping = state.stopping.clone();
         let changes = state.hints.job(job);
         Self {
@@ -245,6 +248,11 @@ impl Follower {
     /// at all: nothing follows on what is not in the log.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
+            // Whoever reads more slowly than the log grows never comes to wait for more.
+            let due = self.looked.elapsed() >= LOOK || *self.stopping.borrow();
+            if due && !self.wait().await {
+                return self.end();
+            }
             if let Some(bytes) = self.read_on().await? {
                 return Ok(Some(bytes));
             }
@@ -263,11 +271,16 @@ impl Follower {
                 let reader = self.log.read(&self.state, from, length).await?;
                 self.reader = Some(reader);
             } else if complete || !self.wait().await {
-                return match self.early.is_owed() {
-                    false => Ok(None),
-                    true => Err(self.otherwise()),
-                };
+                return self.end();
             }
+        }
+    }
+
+    /// Nothing follows; that must not be on what is not in the log.
+    fn end(&self) -> Result<Option<Bytes>> {
+        match self.early.is_owed() {
+            false => Ok(None),
+            true => Err(self.otherwise()),
         }
     }
 
@@ -319,6 +332,9 @@ impl Follower {
             Woken::Look { told } => told,
         };
         self.looked = Instant::now();
+        if self.live.is_some() {
+            self.state.hints.want(&self.log.name);
+        }
         let over_before = self.log.over;
         match self.find().await {
             Ok(log) => self.log = log,
@@ -342,6 +358,7 @@ impl Follower {
             tokio::select! {
                 biased;
                 () = stopped(&mut self.stopping) => return Woken::Stopping,
+                () = tokio::time::sleep_until(look) => return Woken::Look { told: false },
                 told = self.growth.changed() => return match told {
                     Ok(()) => Woken::Grown,
                     Err(_) => later(Woken::Look { told: false }).await,
@@ -354,7 +371,6 @@ impl Follower {
                     Ok(()) => Woken::Look { told: true },
                     Err(_) => later(Woken::Look { told: false }).await,
                 },
-                () = tokio::time::sleep_until(look) => return Woken::Look { told: false },
                 piece = receive(&mut self.live) => {
                     self.early.came(piece);
                     if self.early.fits() {
