@@ -41,6 +41,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+pub use breaker::is_away;
 pub use open::CONNECTIONS;
 pub use ops::Restored;
 

@@ -99,7 +99,7 @@ impl Pool {
         }
         let began = Instant::now();
         if !self.breaker.may_ask(began) {
-            return Err(late("it is away"));
+            return Err(self.breaker.told(late("it is away")));
         }
         let had = timeout(ACQUIRE + PING, async {
             match wanted().await {
@@ -124,7 +124,7 @@ impl Pool {
                 }
             }
         }
-        had
+        had.map_err(|error| self.breaker.told(error))
     }
 
     /// One statement on a connection of its own.

@@ -1,7 +1,6 @@
 //! How the server is.
 
 use std::{
-    fmt,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -12,8 +11,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::failed;
 use crate::state::{Shared, State};
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the two are that are looked at.
+const DATABASE: &str = "the database does not answer";
+const OBJECTS: &str = "the place of logs and artifacts can't be written";
 /// How long each thing may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long what was seen is told, so that asking costs nothing.
@@ -58,34 +63,49 @@ impl Health {
         {
             return seen.clone();
         }
-        let (database, objects) = tokio::join!(
-            within(state.store.ping(), "the database does not answer"),
-            within(
-                state.objects.check(),
-                "the place of logs and artifacts can't be written",
-            ),
-        );
+        let before = seen.take().map(|(_, seen)| seen).unwrap_or_default();
+        let (database, objects) =
+            tokio::join!(within(state.store.ping()), within(state.objects.check()),);
         let now = Seen {
-            missing: database.into_iter().collect(),
-            warnings: objects.into_iter().collect(),
+            missing: told(&before.missing, DATABASE, database),
+            warnings: told(&before.warnings, OBJECTS, objects),
         };
         *seen = Some((Instant::now(), now.clone()));
         now
     }
 }
 
-/// The sentence, unless that is well.
-async fn within<E: fmt::Display>(
+/// What a look came to.
+async fn within<E: Into<BoxError>>(
     look: impl Future<Output = Result<(), E>>,
+) -> Result<(), BoxError> {
+    match timeout(PATIENCE, look).await {
+        Ok(looked) => looked.map_err(Into::into),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs()).into()),
+    }
+}
+
+/// The sentence, unless that is well. The log has a line when it begins and one when it ends.
+fn told(
+    before: &[&'static str],
     sentence: &'static str,
-) -> Option<&'static str> {
-    let wrong = match timeout(PATIENCE, look).await {
-        Ok(Ok(())) => return None,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
-    };
-    tracing::warn!("{sentence}: {wrong}");
-    Some(sentence)
+    looked: Result<(), BoxError>,
+) -> Vec<&'static str> {
+    let known = before.contains(&sentence);
+    match looked {
+        Ok(()) => {
+            if known {
+                tracing::info!("not any more: {sentence}");
+            }
+            Vec::new()
+        }
+        Err(error) => {
+            if !known {
+                failed!(error.as_ref(), "{sentence}: {error}");
+            }
+            vec![sentence]
+        }
+    }
 }
 
 /// How much there is of everything.

@@ -20,7 +20,7 @@ pub(crate) use sweep::Round;
 pub use sweep::{Findings, check};
 
 use crate::{
-    app::{narrate, renewals, sessions},
+    app::{failed, narrate, renewals, sessions},
     state::{Shared, State, stopped},
 };
 
@@ -103,7 +103,7 @@ async fn repeat(
         failures = match done {
             Ok(Ok(())) => 0,
             Ok(Err(error)) => {
-                tracing::warn!(pass = name, "the pass `{name}` failed: {error}");
+                failed!(&error, pass = name, "the pass `{name}` failed: {error}");
                 failures.saturating_add(1)
             }
             Err(_) => {

@@ -51,6 +51,9 @@ async fn a_postgresql_that_is_stopped_is_missed_quickly_and_used_again_when_it_i
     for how in [Postgres::stop, Postgres::kill] {
         how(&postgres).unwrap();
         nobody_waits(&farm).await;
+        // That it is away is told once, not by each who asks.
+        let asked = farm.store.ping().await.unwrap_err();
+        assert!(kiln_store::is_away(&asked), "{asked}");
         let again = Store::open(&farm.config).await.unwrap_err();
         assert!(matches!(again, OpenError::Away(_)), "{again:?}");
         postgres.start_again().unwrap();
