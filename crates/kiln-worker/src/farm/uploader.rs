@@ -1,7 +1,7 @@
 //! A job's events and logs on their way from the spool to the server, one after
 //! the other, each until it is stored.
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, convert::Infallible, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Method;
@@ -19,7 +19,6 @@ use crate::LogId;
 pub(super) struct Uploader {
     lease: Arc<Lease>,
     spool: Arc<Spool>,
-    live: JobLive,
     /// Where each log ends at the server.
     ends: HashMap<LogId, u64>,
 }
@@ -33,21 +32,21 @@ enum End {
 }
 
 impl Uploader {
-    pub fn new(lease: Arc<Lease>, spool: Arc<Spool>, live: JobLive) -> Self {
+    pub fn new(lease: Arc<Lease>, spool: Arc<Spool>) -> Self {
         Self {
             lease,
             spool,
-            live,
             ends: HashMap::new(),
         }
     }
 
-    /// Uploads until all is stored and no more comes, or the lease is lost.
+    /// Uploads until all is stored and no more comes, or the lease is lost. What is not
+    /// stored yet goes the live way meanwhile.
     ///
     /// # Errors
     /// A sentence for the job's owner when some of it can't be stored.
-    pub async fn run(mut self) -> Result<(), String> {
-        let ended = self.all().await;
+    pub async fn run(mut self, mut live: JobLive) -> Result<(), String> {
+        let ended = self.all(&mut live).await;
         self.spool.break_off();
         match ended {
             Ok(()) | Err(End::Lost) => Ok(()),
@@ -60,15 +59,20 @@ impl Uploader {
         }
     }
 
-    async fn all(&mut self) -> Result<(), End> {
+    async fn all(&mut self, live: &mut JobLive) -> Result<(), End> {
         let failed = |error: std::io::Error| End::Failed(error.to_string());
+        let spool = Arc::clone(&self.spool);
         while let Some(item) = self.spool.front().await.map_err(failed)? {
             match item {
                 Item::Event(json) => self.event(json).await?,
                 Item::Log(log, bytes) => {
                     let at = self.end(&log).await?;
-                    let bytes = self.gathered(&log, at, bytes).await.map_err(failed)?;
-                    self.log(&log, at, bytes).await?;
+                    let bytes = self.gathered(live, &log, at, bytes).await.map_err(failed)?;
+                    let shown = show_on(&spool, live, (&log, at, bytes.clone()));
+                    tokio::select! {
+                        stored = self.log(&log, at, bytes) => stored?,
+                        never = shown => match never.map_err(failed)? {},
+                    }
                 }
             }
             self.spool.pop();
@@ -101,16 +105,21 @@ impl Uploader {
     /// What comes for this append for as long as the server wants appends to be gathered:
     /// not longer than something else waits behind it. Meanwhile those who read the log as
     /// it grows are shown what there is of it.
-    async fn gathered(&mut self, log: &LogId, at: u64, bytes: Bytes) -> io::Result<Bytes> {
-        let Some(gather) = self.live.gather() else {
+    async fn gathered(
+        &self,
+        live: &mut JobLive,
+        log: &LogId,
+        at: u64,
+        bytes: Bytes,
+    ) -> io::Result<Bytes> {
+        let Some(gather) = live.gather() else {
             return Ok(bytes);
         };
         let until = Instant::now() + Duration::from_millis(gather.milliseconds);
         let mut bytes = Vec::from(bytes);
         while (bytes.len() as u64) < gather.bytes {
-            let all = self.live.send(log, at, &bytes);
-            let turn = self
-                .live
+            let all = live.send(log, at, &bytes);
+            let turn = live
                 .turn()
                 .filter(|_| !all)
                 .map_or(until, Instant::from_std);
@@ -122,7 +131,7 @@ impl Uploader {
                 },
             }
         }
-        self.live.send(log, at, &bytes);
+        live.send(log, at, &bytes);
         Ok(bytes.into())
     }
 
@@ -162,4 +171,26 @@ impl Uploader {
             Answer::Refused(refusal) => Err(End::Failed(refusal.message)),
         }
     }
+}
+
+/// While an append of these bytes of a log is on its way, however long that takes: shows those
+/// who read the log as it grows what of it and of what comes behind it they were not shown.
+async fn show_on(
+    spool: &Spool,
+    live: &mut JobLive,
+    (log, at, bytes): (&LogId, u64, Bytes),
+) -> io::Result<Infallible> {
+    let end = at + bytes.len() as u64;
+    let mut behind = Vec::new();
+    let mut more = true;
+    while live.gather().is_some() {
+        let all = live.send(log, at, &bytes) && live.send(log, end, &behind);
+        let turn = live.turn().map_or_else(Instant::now, Instant::from_std);
+        tokio::select! {
+            () = sleep_until(turn), if !all => {}
+            came = spool.beyond(&mut behind), if more => more = came?,
+            else => break,
+        }
+    }
+    std::future::pending().await
 }
