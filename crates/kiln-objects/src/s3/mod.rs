@@ -19,6 +19,8 @@ mod config;
 mod fault;
 mod key;
 mod pack;
+#[cfg(feature = "testing")]
+mod raw;
 mod read;
 
 use std::{io, sync::Arc, time::Duration};
@@ -37,6 +39,8 @@ use crate::{
     table::{Table, Watched},
 };
 pub use config::S3Config;
+#[cfg(feature = "testing")]
+pub use raw::Raw;
 
 /// How long an append may take. Its worker waits longer for the answer, which is then
 /// that it may be sent again.
