@@ -57,6 +57,31 @@ pub enum Config {
     S3(S3Config),
 }
 
+impl Config {
+    /// Asks an object store whether there is the bucket, and writes into it once. Of a
+    /// directory there is nothing to be asked.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn reach(&self) -> Result<(), ReachError> {
+        match self {
+            Self::Directory(_) => Ok(()),
+            Self::S3(config) => S3::reach(config).await,
+        }
+    }
+}
+
+/// Why an object store can't be used: a sentence for the operator, without any key.
+#[derive(Debug, thiserror::Error)]
+pub enum ReachError {
+    /// It does not answer, or has failed: that may pass.
+    #[error(transparent)]
+    Away(io::Error),
+    /// It refuses, or the settings make no sense.
+    #[error(transparent)]
+    Wrong(io::Error),
+}
+
 impl From<PathBuf> for Config {
     fn from(dir: PathBuf) -> Self {
         Self::Directory(dir)
@@ -135,14 +160,14 @@ enum Backend {
 }
 
 impl Objects {
-    /// Opens them where they are.
+    /// Opens them where they are. An object store is not asked yet: see [`Config::reach`].
     ///
     /// # Errors
-    /// As [`Self::open`] and [`Self::s3`].
+    /// As [`Self::open`], and for settings of an object store that make no sense.
     pub async fn at(config: Config, index: Arc<dyn Index>) -> io::Result<Self> {
         match config {
             Config::Directory(dir) => Self::open(&dir, index).await,
-            Config::S3(config) => Self::s3(config, index).await,
+            Config::S3(config) => Ok(Self::of(Backend::S3(S3::connect(&config, index)?))),
         }
     }
 
@@ -154,17 +179,6 @@ impl Objects {
     pub async fn open(dir: &Path, index: Arc<dyn Index>) -> io::Result<Self> {
         let directory = Directory::open(dir, index).await?;
         Ok(Self::of(Backend::Directory(directory)))
-    }
-
-    /// Connects to an object store, and writes into it once.
-    ///
-    /// # Errors
-    /// When it can't be reached, or refuses: a sentence for the operator, without any key.
-    pub async fn s3(config: S3Config, index: Arc<dyn Index>) -> io::Result<Self> {
-        let s3 = S3::connect(&config, index)?;
-        s3.look().await?;
-        s3.check().await?;
-        Ok(Self::of(Backend::S3(s3)))
     }
 
     /// Opens them to look at them, beside servers that use them: nothing is written or
@@ -187,7 +201,8 @@ impl Objects {
         }
     }
 
-    /// Whether there can be written now.
+    /// Whether there can be written now. Into an object store that is written once a minute,
+    /// and looked for between.
     ///
     /// # Errors
     /// What the disk or the object store says.

@@ -39,6 +39,7 @@ mod tx;
 
 use std::sync::Arc;
 
+use kiln_core::farm::attempt;
 use tokio::sync::Mutex;
 
 pub use open::CONNECTIONS;
@@ -116,6 +117,15 @@ impl From<sqlx::Error> for StoreError {
 impl From<kiln_core::job::IllegalTransition> for StoreError {
     fn from(error: kiln_core::job::IllegalTransition) -> Self {
         Self::Conflict(error.to_string())
+    }
+}
+
+impl From<attempt::Refused> for StoreError {
+    fn from(error: attempt::Refused) -> Self {
+        match error {
+            attempt::Refused::Lost => Self::LeaseLost,
+            error => Self::Conflict(error.to_string()),
+        }
     }
 }
 

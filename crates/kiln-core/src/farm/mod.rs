@@ -3,11 +3,13 @@
 //!
 //! All of it is pure: clocks, random numbers and what is stored are arguments.
 
+pub mod attempt;
 mod grants;
 mod ids;
 pub mod lease;
 pub mod limits;
 mod names;
+pub mod reception;
 mod requirements;
 pub mod schedule;
 pub mod wait;

@@ -19,6 +19,8 @@ mod config;
 mod fault;
 mod key;
 mod pack;
+#[cfg(feature = "testing")]
+mod raw;
 mod read;
 
 use std::{io, sync::Arc, time::Duration};
@@ -32,11 +34,13 @@ use tokio::{
 
 use self::{bucket::Bucket, read::Pieces};
 use crate::{
-    AppendError, Held, Index, IndexError, NewPiece, Piece, PutError, Reader, When,
+    AppendError, Held, Index, IndexError, NewPiece, Piece, PutError, ReachError, Reader, When,
     counted::sha256,
     table::{Table, Watched},
 };
 pub use config::S3Config;
+#[cfg(feature = "testing")]
+pub use raw::Raw;
 
 /// How long an append may take. Its worker waits longer for the answer, which is then
 /// that it may be sent again.
@@ -106,9 +110,17 @@ impl S3 {
         })))
     }
 
-    /// Whether the bucket is there, and can be listed.
-    pub(crate) async fn look(&self) -> io::Result<()> {
-        self.0.bucket.look().await
+    /// Whether the bucket is there, can be listed, and written.
+    pub(crate) async fn reach(config: &S3Config) -> Result<(), ReachError> {
+        let bucket = Bucket::connect(config).map_err(ReachError::Wrong)?;
+        let reached = async {
+            bucket.look().await?;
+            bucket.check().await
+        };
+        reached.await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => ReachError::Wrong(error),
+            _ => ReachError::Away(error),
+        })
     }
 
     pub(crate) async fn check(&self) -> io::Result<()> {

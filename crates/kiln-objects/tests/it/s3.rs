@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use kiln_objects::{AppendError, Config, Held, Index as _, Objects, S3Config, When, testing::S3};
+use kiln_objects::{
+    AppendError, Config, Held, Index as _, ReachError, S3Config, When, testing::S3,
+};
 
 use crate::place::{FENCE, Place, START, ends_at, log, read, task};
 
@@ -107,8 +109,8 @@ async fn a_log_with_a_hole_is_an_error_and_never_other_bytes() {
 async fn refused(place: &Place, change: impl FnOnce(&mut S3Config)) -> String {
     let mut config = place.s3_config().clone();
     change(&mut config);
-    let opened = Objects::at(Config::S3(config), place.index.clone()).await;
-    let said = opened.unwrap_err().to_string();
+    let error = Config::S3(config).reach().await.unwrap_err();
+    let said = error.to_string();
     assert!(
         !said.contains("a-secret-of-the-tests") && !said.contains('<'),
         "{said}"
@@ -139,8 +141,27 @@ async fn what_is_wrong_with_an_object_store_is_told_at_the_start() {
         said.contains("can't be used") && said.contains("refused"),
         "{said}"
     );
+    let mut away = place.s3_config().clone();
+    away.endpoint = Some(format!("http://{address}"));
+    let away = Config::S3(away).reach().await;
+    assert!(matches!(away, Err(ReachError::Away(_))), "{away:?}");
     let said = refused(&place, |config| config.prefix = "a//b".to_owned()).await;
     assert!(said.contains("`a//b` is no prefix"), "{said}");
+}
+
+#[tokio::test]
+async fn whether_one_can_write_is_tried_once_a_minute_and_looked_for_between() {
+    let place = Place::s3().await;
+    let objects = place.open().await;
+    let ready = place.files.join("ready");
+    objects.check().await.unwrap();
+    std::fs::write(&ready, "as it was\n").unwrap();
+    objects.check().await.unwrap();
+    assert_eq!(std::fs::read_to_string(&ready).unwrap(), "as it was\n");
+    std::fs::remove_file(&ready).unwrap();
+    objects.check().await.unwrap_err();
+    objects.check().await.unwrap();
+    assert!(ready.exists(), "what was not found is written again");
 }
 
 #[tokio::test]
@@ -155,6 +176,7 @@ async fn a_farm_may_have_the_whole_bucket() {
     let objects = place.begun().await;
     place.append(&objects, START, b"hello").await.unwrap();
     assert_eq!(read(&objects, &log()).await, b"first\nhello");
+    objects.check().await.unwrap();
     assert!(place.files.join("ready").exists());
 }
 

@@ -151,7 +151,8 @@ async fn first_lines(state: &State, given: Given) -> Result<Option<String>, Stor
 async fn reap(state: &State) -> Result<(), StoreError> {
     let reaped = async {
         let clock = state.store.now().await?;
-        state.store.reap(state.reception.is_whole(clock)).await
+        let heard = state.reception.is_whole(clock).then_some(clock);
+        state.store.reap(heard).await
     };
     let changed = reaped.await.inspect_err(|_| state.reception.broke_off())?;
     state.metrics.lost.inc_by(changed.sessions.len() as u64);

@@ -14,16 +14,14 @@ pub(super) fn router() -> Router<Shared> {
 
 /// Whether requests can be served now; what is missing, a line each.
 async fn ready(extract::State(state): extract::State<Shared>) -> (StatusCode, String) {
-    let missing = health::missing(&state).await;
-    let status = if missing.is_empty() {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
+    let seen = health::look(&state).await;
+    let (status, ready) = match seen.missing.is_empty() {
+        true => (StatusCode::OK, Some("ready\n".to_owned())),
+        false => (StatusCode::SERVICE_UNAVAILABLE, None),
     };
-    let ready = missing.is_empty().then(|| "ready\n".to_owned());
-    let missing = missing.iter().map(|what| format!("{what}\n"));
-    let warnings = health::warnings(&state);
-    let warnings = warnings.iter().map(|what| format!("warning: {what}\n"));
+    let missing = seen.missing.iter().map(|what| format!("{what}\n"));
+    let warnings = seen.warnings.iter();
+    let warnings = warnings.map(|what| format!("warning: {what}\n"));
     (
         status,
         ready.into_iter().chain(missing).chain(warnings).collect(),

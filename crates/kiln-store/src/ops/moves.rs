@@ -2,7 +2,7 @@
 //! `submit`, `assign` and `ledger` write statuses too, and nothing else does.
 
 use kiln_core::{
-    farm::{Fence, GroupId, JobId, SessionId, limits},
+    farm::{Fence, GroupId, JobId, SessionId, attempt::Outcome, limits},
     job::{JobStatus, TaskStatus},
 };
 use sqlx::{Row as _, any::AnyRow};
@@ -140,10 +140,9 @@ async fn has_few_kinds(tx: &mut Tx, job: &Present) -> Result<(), StoreError> {
 
 async fn finish(tx: &mut Tx, job: &Present) -> Result<(), StoreError> {
     for found in tasks(tx, job.id).await? {
-        match found.status {
-            TaskStatus::Running => task(tx, &found, TaskStatus::Failed).await?,
-            TaskStatus::Pending => task(tx, &found, TaskStatus::Skipped).await?,
-            _ => {}
+        let end = found.status.at_end(None);
+        if end != found.status {
+            task(tx, &found, end).await?;
         }
     }
     counts::tell(tx, &[("job-ended", Some(job.id), None)]).await?;
@@ -206,30 +205,6 @@ pub(crate) async fn task(
         ));
     }
     Ok(())
-}
-
-/// Which operation ended a lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Its worker ended the job.
-    Ended,
-    /// Its worker gave the job back.
-    Returned,
-    /// Somebody cancelled the job.
-    Cancelled,
-    /// The reaper did.
-    Reaped,
-}
-
-impl Outcome {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Ended => "ended",
-            Self::Returned => "returned",
-            Self::Cancelled => "cancelled",
-            Self::Reaped => "reaped",
-        }
-    }
 }
 
 /// Ends a lease, if it has not ended.

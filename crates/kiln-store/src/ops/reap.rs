@@ -2,19 +2,16 @@
 
 use kiln_core::farm::{
     Fence, JobId, Labels,
+    attempt::Outcome,
     lease::{self, Next},
     limits,
 };
 use sqlx::Row as _;
 
-use super::{
-    jobs::cancel,
-    moves::{self, Outcome},
-    sessions::LEASE,
-};
+use super::{jobs::cancel, moves, sessions::LEASE};
 use crate::{
     Store, StoreError,
-    model::{Changed, Counts},
+    model::{Changed, Counts, Moment},
     rows,
     tx::{SECOND, Tx, write},
 };
@@ -26,16 +23,16 @@ const LOOK: i64 = 5 * 60 * SECOND;
 const AT_ONCE: i64 = 100;
 
 impl Store {
-    /// Ends leases that ran out (only when told that renewals could be received for a
-    /// whole lease), and what is a minute past its deadline.
+    /// Ends leases that had run out when renewals had been `heard` for a whole lease, if they
+    /// were, and what is a minute past its deadline.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn reap(&self, leases_too: bool) -> Result<Changed, StoreError> {
+    pub async fn reap(&self, heard: Option<Moment>) -> Result<Changed, StoreError> {
         write!(self, |tx| {
             let mut changed = Changed::default();
             shorten(tx).await?;
-            for (fence, job, next) in over(tx, leases_too).await? {
+            for (fence, job, next) in over(tx, heard).await? {
                 let reason = Some(next.reason.as_str());
                 moves::end_lease(tx, fence, Outcome::Reaped, reason, &mut changed).await?;
                 let present = moves::present(tx, job).await?;
@@ -121,7 +118,7 @@ async fn shorten(tx: &mut Tx) -> Result<(), StoreError> {
 }
 
 /// Leases that are over, and where their jobs go.
-async fn over(tx: &mut Tx, leases_too: bool) -> Result<Vec<(Fence, JobId, Next)>, StoreError> {
+async fn over(tx: &mut Tx, heard: Option<Moment>) -> Result<Vec<(Fence, JobId, Next)>, StoreError> {
     let rows = sqlx::query(
         "SELECT a.id, a.job_id, a.granted, a.expires, a.begun, j.tries, j.deadline_seconds
          FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.ended IS NULL ORDER BY a.id",
@@ -130,18 +127,17 @@ async fn over(tx: &mut Tx, leases_too: bool) -> Result<Vec<(Fence, JobId, Next)>
     .await?;
     let mut over = Vec::new();
     for row in &rows {
-        let expires: i64 = row.try_get("expires")?;
-        let granted: i64 = row.try_get("granted")?;
-        let begun = rows::optional_moment(row, "begun")?.is_some();
-        let next = if lease::is_overdue(granted, rows::number(row, "deadline_seconds")?, tx.now.0) {
-            lease::overdue()
-        } else if leases_too && expires < tx.now.0 {
-            lease::lost(begun, rows::number(row, "tries")?)
-        } else {
-            continue;
+        let lease = lease::Running {
+            granted: row.try_get("granted")?,
+            expires: row.try_get("expires")?,
+            deadline_seconds: rows::number(row, "deadline_seconds")?,
+            begun: rows::optional_moment(row, "begun")?.is_some(),
+            tries: rows::number(row, "tries")?,
         };
-        let fence = Fence(row.try_get("id")?);
-        over.push((fence, JobId(rows::number(row, "job_id")?), next));
+        if let Some(next) = lease::over(&lease, heard.map(|heard| heard.0), tx.now.0) {
+            let fence = Fence(row.try_get("id")?);
+            over.push((fence, JobId(rows::number(row, "job_id")?), next));
+        }
     }
     // Others get their turn: the next pass goes on.
     over.truncate(usize::try_from(AT_ONCE).unwrap_or_default());

@@ -2,19 +2,19 @@
 //! second time it changes nothing.
 
 use kiln_core::{
-    farm::{ArtifactId, Fence, JobId, SessionId, WorkerId, lease},
+    farm::{
+        ArtifactId, Fence, JobId, SessionId, WorkerId,
+        attempt::{Attempt, Outcome, Taken},
+        lease,
+    },
     job::{JobStatus, TaskStatus},
 };
-use sqlx::Row as _;
 
-use super::{
-    ledger::Ledger,
-    moves::{self, Outcome},
-};
+use super::{ledger::Ledger, moves};
 use crate::{
     Store, StoreError,
     group::{Answer, Operation},
-    model::{Changed, Deed, LeaseKey, Moment, NewArtifact, Reported, TokenHash, Voice},
+    model::{Changed, Deed, LeaseKey, NewArtifact, Reported, TokenHash, Voice},
     rows,
     tx::{Tx, write},
 };
@@ -22,9 +22,7 @@ use crate::{
 /// A lease as its reports need it.
 struct Held {
     job: JobId,
-    begun: Option<Moment>,
-    /// Which operation ended it, if it has ended.
-    outcome: Option<String>,
+    attempt: Attempt,
 }
 
 /// One report.
@@ -215,28 +213,19 @@ impl Store {
         counts: bool,
     ) -> Result<Changed, StoreError> {
         write!(self, |tx| {
-            let held = held(tx, lease).await?;
+            let mut held = held(tx, lease).await?;
             let mut changed = Changed::default();
-            match held.outcome.as_deref() {
-                None if held.begun.is_some() => {
-                    return Err(StoreError::Conflict(
-                        "a job that has begun can't be given back".into(),
-                    ));
-                }
-                None => {
-                    let outcome = Outcome::Returned;
-                    moves::end_lease(tx, lease.fence, outcome, Some(reason), &mut changed).await?;
-                    let job = moves::present(tx, held.job).await?;
-                    let tries = if counts {
-                        job.tries
-                    } else {
-                        uncount(tx, &job).await?
-                    };
-                    let next = lease::given_back(tries, counts, reason);
-                    moves::job(tx, &job, next.status, Some(&next.reason), &mut changed).await?;
-                }
-                Some(outcome) if outcome == Outcome::Returned.as_str() => {}
-                Some(_) => return Err(StoreError::LeaseLost),
+            if held.attempt.give_back()? == Taken::New {
+                let outcome = Outcome::Returned;
+                moves::end_lease(tx, lease.fence, outcome, Some(reason), &mut changed).await?;
+                let job = moves::present(tx, held.job).await?;
+                let tries = if counts {
+                    job.tries
+                } else {
+                    uncount(tx, &job).await?
+                };
+                let next = lease::given_back(tries, counts, reason);
+                moves::job(tx, &job, next.status, Some(&next.reason), &mut changed).await?;
             }
             changed
         })
@@ -266,18 +255,15 @@ async fn held(tx: &mut Tx, lease: LeaseKey<'_>) -> Result<Held, StoreError> {
     .ok_or(StoreError::LeaseLost)?;
     Ok(Held {
         job: JobId(rows::number(&row, "job_id")?),
-        begun: rows::optional_moment(&row, "begun")?,
-        outcome: row.try_get("outcome")?,
+        attempt: rows::life(&row)?,
     })
 }
 
 /// The same, and it has not ended.
 async fn alive(tx: &mut Tx, lease: LeaseKey<'_>) -> Result<Held, StoreError> {
     let held = held(tx, lease).await?;
-    match held.outcome {
-        None => Ok(held),
-        Some(_) => Err(StoreError::LeaseLost),
-    }
+    held.attempt.alive()?;
+    Ok(held)
 }
 
 fn reported(answer: Answer) -> Result<Reported, StoreError> {

@@ -17,11 +17,14 @@ use kiln_core::{
 };
 use kiln_store::{
     Config, Store, StoreError,
-    model::{Hello, Job, LeaseKey, Mood, NewJob, SessionState, TokenHash},
+    model::{Hello, Job, LeaseKey, Moment, Mood, NewJob, SessionState, TokenHash},
     testing::{self, Postgres},
 };
 
 pub const IMAGE: &str = "debian/bookworm";
+
+/// Renewals were received for a whole lease, until now.
+pub const HEARD: Option<Moment> = Some(Moment(i64::MAX));
 
 /// One for all tests of this process; it ends with it.
 static POSTGRES: LazyLock<Postgres> =

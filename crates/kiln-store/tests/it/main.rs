@@ -83,6 +83,7 @@ on_every_engine! {
         every_report_may_be_repeated,
         no_task_runs_before_begun,
         a_lease_that_ran_out_is_alive_until_the_reaper_comes,
+        a_reaper_that_stood_still_before_it_looked_ends_no_lease,
         many_sessions_renew_at_once_and_each_is_told_its_own,
         a_clock_that_was_put_back_keeps_no_lease_of_who_is_gone,
         a_lost_job_goes_back_until_it_was_lost_too_often,

@@ -13,7 +13,7 @@ use kiln_store::{
 };
 use tokio::task::JoinSet;
 
-use crate::farm::{Builder, Farm, new_job, state};
+use crate::farm::{Builder, Farm, HEARD, new_job, state};
 
 const BUILDERS: usize = 4;
 const JOBS: usize = 60;
@@ -72,13 +72,13 @@ async fn disturb(store: Store, jobs: Vec<JobId>) {
     for job in jobs.iter().step_by(9) {
         fine(store.cancel(*job, "cancelled").await);
         fine(testing::pass(&store, 20).await);
-        fine(store.reap(true).await);
+        fine(store.reap(HEARD).await);
         fine(store.waiting(None, 5).await);
         fine(store.cancel_unserved().await);
     }
     while !all_over(&store, &jobs).await {
         fine(testing::pass(&store, 20).await);
-        fine(store.reap(true).await);
+        fine(store.reap(HEARD).await);
     }
 }
 
