@@ -1,4 +1,4 @@
-//! Files with secrets in them: only their owner may read them.
+//! Secrets: files that only their owner may read, and what this process knows.
 
 use std::{
     fs::{DirBuilder, File},
@@ -11,6 +11,16 @@ use crate::exit::Failure;
 
 /// More is no token and no login.
 const MAX: u64 = 64 << 10;
+
+/// Closes this process to others of its user: a worker beside a server could read the server's
+/// passwords in `/proc`, or in its memory. Programs that it starts are as open as ever.
+///
+/// # Errors
+/// The kernel's.
+pub fn close() -> io::Result<()> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
 
 /// Reads such a file.
 ///

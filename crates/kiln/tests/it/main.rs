@@ -34,6 +34,7 @@ mod jail;
 mod kept;
 mod logins;
 mod network;
+mod one_user;
 mod packages;
 mod private_sources;
 mod reports;

@@ -28,7 +28,7 @@ use crate::{
     cli::farm::ServeArgs,
     config::{GuestConfig, Layers, ServeConfig},
     exit::{Exit, Failure},
-    host::{data_dir::DataDir, signals},
+    host::{data_dir::DataDir, private, signals},
     logging,
 };
 
@@ -37,6 +37,7 @@ const CONNECTIONS: usize = 16;
 
 /// Runs the command.
 pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
+    private::close().map_err(Failure::host)?;
     let layers = Layers::read(&args.settings, &variable)?;
     let config = ServeConfig::read(&layers)?;
     logging::for_services(config.log_format, verbose);

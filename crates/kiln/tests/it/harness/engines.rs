@@ -115,18 +115,19 @@ fn configuration(binds: &[&str], servers: &[String]) -> String {
     let page = include_str!("../../../../../docs/operator.md");
     let block = page.split("```haproxy\n").nth(1).expect("a block");
     let block = block.split("```").next().expect("its end");
-    let is = |line: &str, word: &str| line.trim_start().starts_with(word);
     let mut lines: Vec<String> = Vec::new();
     for line in block.lines() {
-        if is(line, "bind ") {
-            lines.extend(binds.iter().map(|at| format!("\tbind {at}")));
-        } else if !is(line, "server ") {
-            lines.push(line.to_owned());
+        match line.split_whitespace().next() {
+            Some("bind") => lines.extend(binds.iter().map(|at| format!("\tbind {at}"))),
+            // A section's two, once.
+            Some("server") if line.contains(" one ") => {
+                let servers = servers.iter().enumerate();
+                lines.extend(servers.map(|(number, at)| format!("\tserver s{number} {at}")));
+            }
+            Some("server") => {}
+            _ => lines.push(line.to_owned()),
         }
     }
-    // Those of the last section.
-    let servers = servers.iter().enumerate();
-    lines.extend(servers.map(|(number, at)| format!("\tserver s{number} {at}")));
     lines.join("\n") + "\n"
 }
 
