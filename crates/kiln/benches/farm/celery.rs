@@ -14,7 +14,10 @@ use tokio::{
     process::{Child, ChildStdin, Command},
 };
 
-use crate::counting::{Counting, rate};
+use crate::{
+    counting::{Counting, rate},
+    farm::terminate,
+};
 
 /// What is installed from PyPI, in a place of its own.
 pub const PACKAGES: [&str; 3] = ["celery==5.7.0", "redis==6.4.0", "psycopg[binary]==3.3.9"];
@@ -116,10 +119,7 @@ impl<'a> Celery<'a> {
         for producer in producers {
             producer.ended().await?;
         }
-        if let Some(pid) = worker.id().and_then(|pid| i32::try_from(pid).ok()) {
-            let pid = rustix::process::Pid::from_raw(pid).context("a process's number")?;
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        }
+        terminate(&worker)?;
         worker.wait().await?;
         Ok(rate(count, time))
     }

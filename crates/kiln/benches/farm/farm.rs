@@ -130,22 +130,25 @@ impl Farm {
     /// Starts a worker on the dummy machine with so many slots, and waits until the first
     /// server knows it.
     pub async fn worker(&self, name: &str, slots: u32) -> Result<Process> {
+        self.worker_on("--dummy", name, slots).await
+    }
+
+    /// The same with guests that do nothing, without any process.
+    pub async fn null_worker(&self, name: &str, slots: u32) -> Result<Process> {
+        self.worker_on("--dummy-null", name, slots).await
+    }
+
+    async fn worker_on(&self, machine: &str, name: &str, slots: u32) -> Result<Process> {
         use std::os::unix::fs::PermissionsExt as _;
         let token = self.admin(&["worker", "add", name]).await?;
         let file = self.dir.path().join(format!("{name}.token"));
         std::fs::write(&file, token)?;
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
         let slots = slots.to_string();
-        let mut words: Vec<OsString> = [
-            "worker",
-            "--dummy",
-            "--server",
-            self.url(),
-            "--slots",
-            &slots,
-        ]
-        .map(Into::into)
-        .to_vec();
+        let mut words: Vec<OsString> =
+            ["worker", machine, "--server", self.url(), "--slots", &slots]
+                .map(Into::into)
+                .to_vec();
         words.extend(["--token-file".into(), file.into()]);
         words.extend(["--data".into(), self.dir.path().join(name).into()]);
         let worker = Process::start(self.dir.path(), name, words)?;
@@ -218,6 +221,13 @@ impl Process {
         }
     }
 
+    /// Ends it as an operator does, and waits.
+    pub async fn end(mut self) -> Result<()> {
+        terminate(&self.child)?;
+        self.child.wait().await?;
+        Ok(())
+    }
+
     pub fn pid(&self) -> Result<u32> {
         self.child.id().context("the process has ended")
     }
@@ -226,11 +236,14 @@ impl Process {
     pub fn processor(&self) -> Result<Duration> {
         processor(self.pid()?, Whose::Own)
     }
+}
 
-    /// The same, with that of its children that have ended.
-    pub fn processor_of_all(&self) -> Result<Duration> {
-        processor(self.pid()?, Whose::EndedChildrens)
-    }
+/// Asks a process to end.
+pub fn terminate(child: &Child) -> Result<()> {
+    let pid = child.id().context("the process has ended")?;
+    let pid = rustix::process::Pid::from_raw(pid.try_into()?).context("a process's number")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    Ok(())
 }
 
 /// Whose processor time is counted.

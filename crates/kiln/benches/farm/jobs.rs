@@ -25,6 +25,8 @@ use crate::{
 
 /// Jobs of a round, and tasks of one.
 const JOBS: usize = 4_000;
+/// Jobs of a round whose task is a shell.
+const SHELLS: usize = 200;
 /// Rounds of each.
 const ROUNDS: usize = 3;
 /// Connections that submit, a user each.
@@ -32,6 +34,8 @@ const CONNECTIONS: usize = 16;
 /// Workers, and slots of each.
 const WORKERS: usize = 2;
 const SLOTS: u32 = 64;
+/// Slots of each where a task is a shell.
+const SHELL_SLOTS: u32 = 4;
 /// Celery's processes that are tried: those that submit, and those that run.
 const PRODUCERS: [usize; 3] = [1, 2, 4];
 const CELERY_WORKERS: [usize; 3] = [2, 4, 8];
@@ -47,7 +51,7 @@ pub async fn measure() -> Result<Report> {
     let farm = Farm::start(Some(&database), &[]).await?;
     let mut workers = Vec::new();
     for number in 0..WORKERS {
-        workers.push(farm.worker(&format!("worker{number}"), SLOTS).await?);
+        workers.push(farm.null_worker(&format!("null{number}"), SLOTS).await?);
     }
     let mut counting = Counting::start(&postgres, &database)?;
     let mut tokens = Vec::new();
@@ -58,7 +62,7 @@ pub async fn measure() -> Result<Report> {
     round(&farm, &mut counting, &tokens, JOBS / 4).await?;
     let mut seen = Seen::default();
     let processor = || -> Result<[Duration; 3]> {
-        let workers = workers.iter().map(Process::processor_of_all);
+        let workers = workers.iter().map(Process::processor);
         Ok([
             farm.server().processor()?,
             of_postgres(postgres.directory())?,
@@ -75,6 +79,17 @@ pub async fn measure() -> Result<Report> {
             seen.processor[place].push(took / f64::from(u32::try_from(JOBS)?));
         }
         seen.celery.push(celery.round(processes, JOBS).await?);
+    }
+    for worker in workers {
+        worker.end().await?;
+    }
+    let mut shells = Vec::new();
+    for number in 0..WORKERS {
+        shells.push(farm.worker(&format!("shell{number}"), SHELL_SLOTS).await?);
+    }
+    for _ in 0..ROUNDS {
+        let rate = round(&farm, &mut counting, &tokens, SHELLS).await?;
+        seen.shells.push(rate);
     }
     Ok(seen.report(processes, &tried))
 }
@@ -102,6 +117,7 @@ async fn best(celery: &mut Celery<'_>) -> Result<(Processes, Vec<Value>)> {
 #[derive(Default)]
 struct Seen {
     kiln: Vec<f64>,
+    shells: Vec<f64>,
     celery: Vec<f64>,
     processor: [Vec<f64>; 3],
 }
@@ -116,6 +132,7 @@ impl Seen {
         for (what, rates, aim) in [
             ("kiln", &self.kiln, Some(AIM)),
             ("Celery", &self.celery, None),
+            ("kiln, a shell for each task", &self.shells, None),
         ] {
             let (least, most) = ends(rates);
             table.row([
@@ -137,10 +154,10 @@ impl Seen {
         ]);
         let [server, database, workers] = &self.processor;
         table.note(format!(
-            "kiln: {CONNECTIONS} connections submit, {WORKERS} workers with {SLOTS} slots on the dummy machine run one task each;"
+            "kiln: {CONNECTIONS} connections submit, {WORKERS} workers with {SLOTS} slots have guests that do nothing;"
         ));
         table.note(format!(
-            "of processor time a job takes {:.2} ms at its server, {:.2} at PostgreSQL, {:.2} at its worker with its task's shell;",
+            "of processor time a job takes {:.2} ms at its server, {:.2} at PostgreSQL, {:.2} at its worker;",
             median(server), median(database), median(workers)
         ));
         let Processes { producers, workers } = processes;
@@ -154,6 +171,7 @@ impl Seen {
             tables: vec![table],
             figures: json!({
                 "kiln_jobs_per_second": self.kiln,
+                "kiln_jobs_with_a_shell_per_second": self.shells,
                 "celery_tasks_per_second": self.celery,
                 "celery_producers": producers,
                 "celery_workers": workers,

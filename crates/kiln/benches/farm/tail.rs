@@ -29,12 +29,14 @@ const AIM: f64 = 200.0;
 pub async fn measure() -> Result<Report> {
     let mut seen = Vec::new();
     let farm = Farm::start(None, &[]).await?;
+    let worker = farm.worker("one", 1).await?;
     seen.push(("directory", "same", "none", follow(&farm, 0).await?));
-    drop(farm);
+    drop((worker, farm));
     let engines = Engines::start()?;
     for (bus, name) in [(false, "none"), (true, "Redis")] {
         let mut farm = engines.farm(bus).await?;
         farm.add_server().await?;
+        let _worker = farm.worker("one", 1).await?;
         for (server, reader) in [(0, "same"), (1, "other")] {
             seen.push(("S3", reader, name, follow(&farm, server).await?));
         }
@@ -85,7 +87,6 @@ pub async fn measure() -> Result<Report> {
 
 /// How late each line of a task was, in milliseconds, for who reads at this server.
 async fn follow(farm: &Farm, server: usize) -> Result<Vec<f64>> {
-    let _worker = farm.worker(&format!("worker{server}"), 1).await?;
     let client = farm.client_at(server)?;
     let script = format!(
         "set +x; for i in {{1..{LINES}}}; do echo \"{MARK}$EPOCHREALTIME\"; sleep {PAUSE}; done"
