@@ -89,9 +89,9 @@ playbooks: ## does Ansible read the playbooks of deploy/ansible?
 		$$bin/ansible-playbook -i deploy/ansible/inventory.example.yml --syntax-check deploy/ansible/$$play.yml >/dev/null; \
 	done
 
-deploy-test: ## the playbook on three guests of kiln's own, twice; a job through that farm (DEPLOY_JOB=no: without)
+deploy-test: ## the playbook on three guests of kiln's own, twice; jobs through that farm (DEPLOY_JOB=no: without), a copy, an upgrade; KILN=FILE: that kiln
 	@scripts/setup build run images tests
-	cargo build --release --locked
+	$(if $(filter command,$(origin KILN)),,cargo build --release --locked)
 	@scripts/test-images $(KILN) $(KILN_TEST_IMAGES)
 	scripts/deploy-test $(KILN) $(KILN_TEST_IMAGES) $(TARGET)/deploy
 
