@@ -39,7 +39,7 @@ mod tx;
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 pub use open::CONNECTIONS;
 pub use ops::Restored;
@@ -64,6 +64,8 @@ pub struct Store {
     /// Writers of this process queue here, in order, where the database would let
     /// them poll.
     writer: Arc<Mutex<()>>,
+    /// For those that write beside it.
+    beside: Arc<Semaphore>,
     /// Where operations wait of which many are done in one transaction.
     grouped: group::Queue,
 }

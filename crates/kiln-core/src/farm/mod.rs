@@ -7,6 +7,7 @@ mod grants;
 mod ids;
 pub mod lease;
 pub mod limits;
+pub mod lines;
 mod names;
 mod requirements;
 pub mod schedule;

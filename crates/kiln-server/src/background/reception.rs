@@ -30,6 +30,9 @@ struct Heard {
     last: Duration,
     /// What the database's clock said then.
     clock: Moment,
+    /// What that was before it was put forward, and by how much, as long as nobody has done
+    /// anything about it.
+    forward: Option<(Moment, Duration)>,
 }
 
 impl Reception {
@@ -38,6 +41,19 @@ impl Reception {
     pub(crate) fn is_whole(&self, clock: Moment) -> bool {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         heard.answered(now(), clock)
+    }
+
+    /// What the database's clock said before it was put forward, and by how much, until
+    /// [`Self::moved`] is said.
+    pub(crate) fn put_forward(&self) -> Option<(Moment, Duration)> {
+        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.forward
+    }
+
+    /// What was begun before the clock was put forward begins as much later.
+    pub(crate) fn moved(&self) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.forward = None;
     }
 
     /// The database did not answer.
@@ -55,6 +71,10 @@ impl Heard {
         let put_forward = Duration::from_micros(passed).saturating_sub(gap);
         if gap > GAP || put_forward > GAP {
             self.since = None;
+        }
+        if put_forward > GAP && before.0 > 0 {
+            let earlier = self.forward.map(|(_, by)| by).unwrap_or_default();
+            self.forward = Some((before, earlier + put_forward));
         }
         let since = *self.since.get_or_insert(now);
         now.saturating_sub(since) >= WHOLE

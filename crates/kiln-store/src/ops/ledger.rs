@@ -12,7 +12,7 @@ use sqlx::Row as _;
 
 use super::{
     counts::{self, Counts, Told},
-    moves::Outcome,
+    moves::{self, Outcome},
     reports::{Act, Report},
 };
 use crate::{
@@ -235,6 +235,14 @@ impl Ledger {
             .collect();
         if values.is_empty() {
             return Ok(());
+        }
+        let ended = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| lease.changed && lease.outcome.is_some());
+        let ended: Vec<i64> = ended.map(|(fence, _)| *fence).collect();
+        if !ended.is_empty() {
+            moves::alone(tx, &ended).await?;
         }
         sqlx::query(each!(tx.engine,
             "UPDATE attempts SET begun = CAST(e.value->>1 AS BIGINT),

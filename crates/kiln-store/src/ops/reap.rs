@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Store, StoreError,
-    model::{Changed, Counts},
+    model::{Changed, Counts, Moment},
     rows,
     tx::{SECOND, Tx, write},
 };
@@ -24,24 +24,85 @@ use crate::{
 const LOOK: i64 = 5 * 60 * SECOND;
 /// Jobs that are ended in one transaction, so that others get their turn.
 const AT_ONCE: i64 = 100;
+/// For so long it stays true that somebody could be heard.
+const HEARD: i64 = limits::RENEW_SECONDS as i64 * SECOND;
 
 impl Store {
-    /// Ends leases that ran out (only when told that renewals could be received for a
-    /// whole lease), and what is a minute past its deadline.
+    /// Ends leases that ran out, and what is a minute past its deadline. `heard` is the moment
+    /// at which it was known that renewals could be received for a whole lease: where it has
+    /// passed, nothing is ended.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn reap(&self, leases_too: bool) -> Result<Changed, StoreError> {
+    pub async fn reap(&self, heard: Moment) -> Result<Changed, StoreError> {
+        // Mostly there is nothing, and then nobody needs to wait for this.
+        if !self.may_be_over().await? {
+            return Ok(Changed::default());
+        }
         write!(self, |tx| {
             let mut changed = Changed::default();
             shorten(tx).await?;
-            for (fence, job, next) in over(tx, leases_too).await? {
-                let reason = Some(next.reason.as_str());
-                moves::end_lease(tx, fence, Outcome::Reaped, reason, &mut changed).await?;
-                let present = moves::present(tx, job).await?;
-                moves::job(tx, &present, next.status, reason, &mut changed).await?;
+            // While this waited for its turn, by itself or because nothing ran here, nobody
+            // may have been heard.
+            if tx.now.0 - heard.0 < HEARD {
+                for (fence, job, next) in over(tx).await? {
+                    let reason = Some(next.reason.as_str());
+                    moves::end_lease(tx, fence, Outcome::Reaped, reason, &mut changed).await?;
+                    let present = moves::present(tx, job).await?;
+                    moves::job(tx, &present, next.status, reason, &mut changed).await?;
+                }
             }
             changed
+        })
+    }
+
+    /// Whether some lease may be over, or seems to be of another time.
+    async fn may_be_over(&self) -> Result<bool, StoreError> {
+        let now = self.now().await?;
+        let found = sqlx::query(
+            "SELECT 1 FROM attempts a JOIN jobs j ON j.id = a.job_id
+             WHERE a.ended IS NULL AND (a.expires < $1 OR a.expires > $2
+                OR j.deadline_seconds + $3 <= ($1 - a.granted) / 1000000)
+             UNION ALL SELECT 1 FROM sessions WHERE ended IS NULL AND seen > $4 LIMIT 1",
+        )
+        .bind(now.0)
+        // Others renew while this reads.
+        .bind(now.0 + LEASE + SECOND)
+        .bind(rows::signed(lease::GRACE_SECONDS))
+        .bind(now.0 + SECOND)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.is_some())
+    }
+
+    /// The database's clock was put forward by so many microseconds, from `before` on. No job
+    /// loses that time: the leases of then began as much later. Of several servers that say
+    /// so, one does it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn put_forward(&self, before: Moment, by: i64) -> Result<(), StoreError> {
+        write!(self, |tx| {
+            // Whoever saw just this did it behind it.
+            let first = sqlx::query(
+                "INSERT INTO duties (name, holder, until) VALUES ('clock', '', $1)
+                 ON CONFLICT (name) DO UPDATE SET until = $1
+                 WHERE duties.until <= $2 OR duties.until > $1",
+            )
+            .bind(tx.now.0)
+            .bind(before.0)
+            .execute(&mut **tx)
+            .await?;
+            if first.rows_affected() == 1 {
+                sqlx::query(
+                    "UPDATE attempts SET granted = granted + $1
+                     WHERE ended IS NULL AND granted <= $2",
+                )
+                .bind(by)
+                .bind(before.0)
+                .execute(&mut **tx)
+                .await?;
+            }
         })
     }
 
@@ -121,7 +182,7 @@ async fn shorten(tx: &mut Tx) -> Result<(), StoreError> {
 }
 
 /// Leases that are over, and where their jobs go.
-async fn over(tx: &mut Tx, leases_too: bool) -> Result<Vec<(Fence, JobId, Next)>, StoreError> {
+async fn over(tx: &mut Tx) -> Result<Vec<(Fence, JobId, Next)>, StoreError> {
     let rows = sqlx::query(
         "SELECT a.id, a.job_id, a.granted, a.expires, a.begun, j.tries, j.deadline_seconds
          FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.ended IS NULL ORDER BY a.id",
@@ -135,7 +196,7 @@ async fn over(tx: &mut Tx, leases_too: bool) -> Result<Vec<(Fence, JobId, Next)>
         let begun = rows::optional_moment(row, "begun")?.is_some();
         let next = if lease::is_overdue(granted, rows::number(row, "deadline_seconds")?, tx.now.0) {
             lease::overdue()
-        } else if leases_too && expires < tx.now.0 {
+        } else if expires < tx.now.0 {
             lease::lost(begun, rows::number(row, "tries")?)
         } else {
             continue;
