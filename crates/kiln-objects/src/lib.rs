@@ -42,7 +42,7 @@ pub use kiln_core::farm::LogName;
 
 use crate::{directory::Directory, room::Rooms, s3::S3};
 pub use crate::{
-    index::{Held, Index, IndexError, NewPiece, PackedLog, Piece, When},
+    index::{Held, Index, IndexError, NewPiece, PackedLog, Piece},
     room::{Busy, Room},
     s3::S3Config,
     upkeep::{Found, SHARD},
@@ -220,6 +220,13 @@ impl Objects {
         matches!(&*self.backend, Backend::S3(_))
     }
 
+    /// Whether what is stored of a log is what the index says: then the farm's own lines come
+    /// with its transactions, and not beside them.
+    #[must_use]
+    pub fn are_indexed(&self) -> bool {
+        matches!(&*self.backend, Backend::S3(_))
+    }
+
     /// Room for so many bytes that are to come in: to be had before they are read.
     ///
     /// # Errors
@@ -247,17 +254,21 @@ impl Objects {
         }
     }
 
-    /// Adds a line of the server's own at the end, wherever that is. It is one line, whatever
-    /// is in it, and a line of its own, also when what is there has no end of line.
-    /// Gives where the log ends then.
+    /// Begins a log with a line of the server's own, under a lease of its job, if nothing is
+    /// in it. It is one line, whatever is in it. Gives where the log ends then.
     ///
     /// # Errors
-    /// What the disk or the index says.
-    pub async fn append_line(&self, log: &LogName, line: &str, when: When) -> io::Result<u64> {
+    /// [`AppendError`].
+    pub async fn begin(
+        &self,
+        lease: LeaseKey<'_>,
+        log: &LogName,
+        line: &str,
+    ) -> Result<u64, AppendError> {
         let text = text(&[line]);
         match &*self.backend {
-            Backend::Directory(directory) => directory.append_text(log, text, when).await,
-            Backend::S3(s3) => s3.append_text(log, &text, when).await,
+            Backend::Directory(directory) => directory.begin(lease, log, text).await,
+            Backend::S3(s3) => s3.begin(lease, log, &text).await,
         }
     }
 
@@ -276,10 +287,23 @@ impl Objects {
         let text = text(&lines);
         match &*self.backend {
             Backend::Directory(directory) => {
-                directory.append_text(log, text, When::Always).await?;
+                directory.add_text(log, text).await?;
                 Ok(None)
             }
             Backend::S3(_) => Ok(Some(text)),
+        }
+    }
+
+    /// Lines of the server's own, with their ends, that must be in a log which has begun after
+    /// the transaction that says so. In a directory they are written now; in an object store
+    /// they are there with that transaction.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn lines_after_commit(&self, log: &LogName, text: &str) -> io::Result<()> {
+        match &*self.backend {
+            Backend::Directory(directory) => directory.end(log, text.to_owned()).await,
+            Backend::S3(_) => Ok(()),
         }
     }
 

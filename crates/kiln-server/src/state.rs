@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Config,
-    app::{board::Board, health::Health, renewals::Renewals},
+    app::{board::Board, health::Health, narrate::Lines, renewals::Renewals},
     background::{Failed, Reception, Round},
     hints::Hints,
     metrics::Metrics,
@@ -28,6 +28,7 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) store: Store,
     pub(crate) objects: Objects,
+    pub(crate) lines: Lines,
     pub(crate) hints: Hints,
     pub(crate) metrics: Metrics,
     /// This server among others: new at each start.
@@ -70,6 +71,7 @@ impl State {
             hints: Hints::new(config.bus.clone()),
             config,
             store,
+            lines: Lines::of(&objects),
             objects,
             metrics: Metrics::default(),
             name: format!("{:032x}", u128::from_ne_bytes(random)),

@@ -40,7 +40,7 @@ mod tx;
 use std::sync::Arc;
 
 use kiln_core::farm::attempt;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 pub use breaker::is_away;
 pub use open::CONNECTIONS;
@@ -66,6 +66,8 @@ pub struct Store {
     /// Writers of this process queue here, in order, where the database would let
     /// them poll.
     writer: Arc<Mutex<()>>,
+    /// For those that write beside it.
+    beside: Arc<Semaphore>,
     /// Where operations wait of which many are done in one transaction.
     grouped: group::Queue,
 }

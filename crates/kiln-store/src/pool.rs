@@ -25,7 +25,7 @@ use crate::{breaker::Breaker, dialect::Engine};
 pub(crate) const ACQUIRE: Duration = Duration::from_secs(5);
 /// How long one statement that reads may take.
 const READ: Duration = Duration::from_secs(10);
-/// How long a transaction that writes may take, without its turn.
+/// How long a transaction that writes may take, with what it waits for: its turn, and rows.
 pub(crate) const WRITE: Duration = Duration::from_secs(20);
 /// How long a connection may take to say that it is there.
 const PING: Duration = Duration::from_secs(2);

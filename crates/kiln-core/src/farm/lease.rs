@@ -99,17 +99,15 @@ pub struct Running {
 
 /// Where a job goes whose lease is over; none when it is not.
 ///
-/// `heard` is when renewals had been received for one whole lease, if they were: what ran
-/// out by then has. Whoever found that out may have stood still since, and then it says
-/// nothing of `now`.
+/// `heard` is when renewals had been received for one whole lease: what ran out by then has.
+/// Whoever found that out may have stood still since, and then it says nothing of `now`.
 #[must_use]
-pub fn over(lease: &Running, heard: Option<i64>, now: i64) -> Option<Next> {
-    if is_overdue(lease.granted, lease.deadline_seconds, now) {
+pub fn over(lease: &Running, heard: i64, now: i64) -> Option<Next> {
+    let known = heard.min(now);
+    if is_overdue(lease.granted, lease.deadline_seconds, known) {
         return Some(overdue());
     }
-    heard
-        .filter(|heard| lease.expires < *heard.min(&now))
-        .map(|_| lost(lease.begun, lease.tries))
+    (lease.expires < known).then(|| lost(lease.begun, lease.tries))
 }
 
 /// Whether a job that was given to a worker at `started` is so late that the farm
@@ -161,11 +159,11 @@ mod tests {
             begun: true,
             tries: 1,
         };
-        assert_eq!(over(&lease, None, 200), None);
-        assert_eq!(over(&lease, Some(100), 200), None);
-        assert_eq!(over(&lease, Some(101), 200), Some(lost(true, 1)));
-        assert_eq!(over(&lease, Some(200), 100), None);
-        assert_eq!(over(&lease, None, 121_000_000), Some(overdue()));
+        assert_eq!(over(&lease, 100, 200), None);
+        assert_eq!(over(&lease, 101, 200), Some(lost(true, 1)));
+        assert_eq!(over(&lease, 200, 100), None);
+        assert_eq!(over(&lease, 121_000_000, 121_000_000), Some(overdue()));
+        assert_eq!(over(&lease, 100, 121_000_000), None);
     }
 
     proptest! {

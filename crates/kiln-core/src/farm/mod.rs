@@ -9,6 +9,7 @@ mod grants;
 mod ids;
 pub mod lease;
 pub mod limits;
+pub mod lines;
 mod names;
 pub mod reception;
 mod requirements;

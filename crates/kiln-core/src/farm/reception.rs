@@ -3,7 +3,8 @@
 //! A lease that ran out says that its worker is lost only if the worker could have renewed
 //! it. So nobody is taken for lost until the server ran, and its database answered, for
 //! one whole lease. Leases run by the database's clock: when that was put forward they all
-//! run out at once, and there is one whole lease to renew them too.
+//! run out at once, and what was given or renewed while it was behind runs out too early. So
+//! after each jump there is one whole lease to renew them too.
 
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ pub struct Reception {
     last: Duration,
     /// What the database's clock said then, in microseconds.
     clock: i64,
+    /// What that was before it was put forward, and by how much, as long as nobody has done
+    /// anything about it.
+    forward: Option<(i64, Duration)>,
 }
 
 impl Reception {
@@ -31,13 +35,33 @@ impl Reception {
     pub fn is_whole(&mut self, now: Duration, clock: i64) -> bool {
         let gap = now.saturating_sub(std::mem::replace(&mut self.last, now));
         let before = std::mem::replace(&mut self.clock, clock);
-        let passed = u64::try_from(clock.saturating_sub(before)).unwrap_or_default();
-        let put_forward = Duration::from_micros(passed).saturating_sub(gap);
-        if gap > GAP || put_forward > GAP {
+        let passed = clock.saturating_sub(before);
+        let moved = Duration::from_micros(passed.unsigned_abs());
+        let (forward, back) = match passed < 0 {
+            true => (Duration::ZERO, moved + gap),
+            false => (moved.saturating_sub(gap), gap.saturating_sub(moved)),
+        };
+        if gap > GAP || forward > GAP || back > GAP {
             self.since = None;
+        }
+        if forward > GAP && before > 0 {
+            let earlier = self.forward.map(|(_, by)| by).unwrap_or_default();
+            self.forward = Some((before, earlier + forward));
         }
         let since = *self.since.get_or_insert(now);
         now.saturating_sub(since) >= WHOLE
+    }
+
+    /// What the database's clock said before it was put forward, in microseconds, and by how
+    /// much, until [`Self::moved`] is said.
+    #[must_use]
+    pub fn put_forward(&self) -> Option<(i64, Duration)> {
+        self.forward
+    }
+
+    /// What had begun before the clock was put forward begins as much later now.
+    pub fn moved(&mut self) {
+        self.forward = None;
     }
 
     /// The database did not answer.
@@ -76,6 +100,19 @@ mod tests {
     }
 
     #[test]
+    fn what_had_begun_before_a_clock_was_put_forward_is_told_until_it_was_moved() {
+        let mut heard = Reception::default();
+        looks(&mut heard, 100..=140);
+        assert_eq!(heard.put_forward(), None);
+        let _ = heard.is_whole(Duration::from_secs(141), clock(3741));
+        let _ = heard.is_whole(Duration::from_secs(142), clock(3742));
+        let forward = Some((clock(140), Duration::from_secs(3600)));
+        assert_eq!(heard.put_forward(), forward);
+        heard.moved();
+        assert_eq!(heard.put_forward(), None);
+    }
+
+    #[test]
     fn a_clock_that_was_put_forward_begins_anew() {
         let mut heard = Reception::default();
         looks(&mut heard, 100..=140);
@@ -85,10 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_put_back_changes_nothing() {
+    fn a_clock_that_was_put_back_begins_anew() {
         let mut heard = Reception::default();
         looks(&mut heard, 3700..=3740);
-        assert!(heard.is_whole(Duration::from_secs(3741), clock(141)));
+        let mut whole = (3741..=3775)
+            .filter(|second| heard.is_whole(Duration::from_secs(*second), clock(second - 3600)));
+        assert_eq!(whole.next(), Some(3771));
     }
 
     #[test]

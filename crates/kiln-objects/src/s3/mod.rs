@@ -34,7 +34,7 @@ use tokio::{
 
 use self::{bucket::Bucket, read::Pieces};
 use crate::{
-    AppendError, Held, Index, IndexError, NewPiece, Piece, PutError, ReachError, Reader, When,
+    AppendError, Held, Index, IndexError, NewPiece, Piece, PutError, ReachError, Reader,
     counted::sha256,
     table::{Table, Watched},
 };
@@ -150,14 +150,14 @@ impl S3 {
         appended.await.map_err(io::Error::other)?
     }
 
-    pub(crate) async fn append_text(
+    pub(crate) async fn begin(
         &self,
+        lease: LeaseKey<'_>,
         log: &LogName,
         text: &str,
-        when: When,
-    ) -> io::Result<u64> {
+    ) -> Result<u64, AppendError> {
         key::of_log(log)?;
-        let stored = self.0.index.add_text(log, text, when).await?;
+        let stored = self.0.index.begin(lease, log, text).await?;
         self.0.known(log).grown(stored);
         Ok(stored)
     }
@@ -247,12 +247,20 @@ impl Inner {
                 return Ok(stored);
             }
         }
-        let added = self.add(lease, log, stored, new).await;
-        // Also where another server was first: the next append looks at what is there.
+        let added = self.add(lease, log, stored, new.clone()).await;
         if let Ok(end) | Err(AppendError::Offset { stored: end }) = added {
             known.grown(end);
         }
-        added
+        let Err(AppendError::Offset { stored: end }) = added else {
+            return added;
+        };
+        // Another server was first, or this one and its answer was lost: that is no other
+        // than a repetition.
+        let there = end.saturating_sub(stored) >= new.len() as u64;
+        match there && self.has(log, stored, &new).await? {
+            true => Ok(end),
+            false => Err(AppendError::Offset { stored: end }),
+        }
     }
 
     /// Whether these bytes are in the log there. Of a piece that is all among them its

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kiln_objects::{
-    AppendError, Config, Held, Index as _, ReachError, S3Config, When, testing::S3,
+    AppendError, Config, Held, Index as _, Objects, ReachError, S3Config, testing::S3,
 };
 
 use crate::place::{FENCE, Place, START, ends_at, log, read, task};
@@ -31,7 +31,7 @@ async fn the_servers_own_lines_need_no_object_store() {
     let place = Place::in_bucket(&server, |config| config);
     let objects = place.open().await;
     server.kill().unwrap();
-    let end = objects.append_line(&log(), "line", When::Always).await;
+    let end = objects.begin(place.key(), &log(), "line").await;
     assert_eq!(end.unwrap(), 5);
     assert_eq!(read(&objects, &log()).await, b"line\n");
 }
@@ -67,15 +67,27 @@ async fn two_servers_that_take_the_same_append_have_it_once() {
     let (one, two) = (place.begun().await, place.open().await);
     two.stored(&log()).await.unwrap();
     place.append(&one, START, b"hello\n").await.unwrap();
-    // What this one knows is old: it is told where the log ends, and may ask again.
-    let late = place.append(&two, START, b"hello\n").await;
-    assert!(
-        matches!(late, Ok(12) | Err(AppendError::Offset { stored: 12 })),
-        "{late:?}"
-    );
+    // What this one knows is old: its commit finds that they are there.
+    assert_eq!(place.append(&two, START, b"hello\n").await.unwrap(), 12);
     assert_eq!(place.append(&two, START, b"hello\n").await.unwrap(), 12);
     assert_eq!(read(&two, &log()).await, b"first\nhello\n");
     assert_eq!(place.count("logs"), 1);
+}
+
+#[tokio::test]
+async fn a_line_that_comes_in_between_takes_the_place_of_no_byte() {
+    let place = Place::s3().await;
+    let objects = place.begun().await;
+    // Another server ends an attempt, and this one does not know yet.
+    let end = place.index.add_text(&log(), "over\n");
+    let refused = place.append(&objects, START, b"hello\n").await;
+    assert_eq!(ends_at(refused), end, "nothing of it is there");
+    assert_eq!(place.count("logs"), 0);
+    // Also where it knows, and where as many bytes are there, but others.
+    let refused = place.append(&objects, START, b"hello").await;
+    assert_eq!(ends_at(refused), end);
+    place.append(&objects, end, b"hello\n").await.unwrap();
+    assert_eq!(read(&objects, &log()).await, b"first\nover\nhello\n");
 }
 
 #[tokio::test]
@@ -189,10 +201,7 @@ async fn many_logs_grow_at_once() {
         let (place, objects) = (Arc::clone(&place), objects.clone());
         all.spawn(async move {
             let log = task(&number.to_string());
-            let mut at = objects
-                .append_line(&log, "first", When::Empty)
-                .await
-                .unwrap();
+            let mut at = objects.begin(place.key(), &log, "first").await.unwrap();
             for round in 0..5 {
                 let bytes = bytes::Bytes::from(format!("{number} {round}\n"));
                 at = objects.append(place.key(), &log, at, bytes).await.unwrap();

@@ -191,8 +191,6 @@ pub(crate) struct Follower {
     /// Of who wants bytes before they are stored.
     live: Option<broadcast::Receiver<Piece>>,
     changes: watch::Receiver<()>,
-    /// Whether all that the farm says at a job's end has been written.
-    complete: bool,
     stopping: watch::Receiver<bool>,
     early: Early,
     /// Whether the last bytes were early ones: that more is stored is told, or seen at the
@@ -222,7 +220,6 @@ impl Follower {
         let changes = state.hints.job(job);
         Self {
             changes,
-            complete: log.over,
             stopping,
             state,
             actor,
@@ -264,7 +261,11 @@ impl Follower {
                 continue;
             }
             // Before the end is looked for: what comes after this is seen next time.
-            let complete = self.complete;
+            let complete = self.log.over;
+            if complete {
+                // The farm's last line may be on its way.
+                drop(self.state.lines.turn().await);
+            }
             let length = self.log.length(&self.state).await?;
             let from = self.early.verified();
             if length > from {
@@ -326,50 +327,46 @@ impl Follower {
     /// Waits for growth, and looks each second whether the log is over. False when
     /// it is not for this actor any more, or the server ends.
     async fn wait(&mut self) -> bool {
-        let told = match self.woken().await {
+        match self.woken().await {
             Woken::Stopping => return false,
             Woken::Grown => return true,
-            Woken::Look { told } => told,
-        };
+            Woken::Look => {}
+        }
         self.looked = Instant::now();
         if self.live.is_some() {
             self.state.hints.want(&self.log.name);
         }
-        let over_before = self.log.over;
         match self.find().await {
             Ok(log) => self.log = log,
             Err(Error::Unavailable) => {}
             Err(_) => return false,
         }
-        // The farm's last line is written after the commit and before the hint: who was
-        // not told looks once more.
-        self.complete = self.log.over && (told || over_before);
         true
     }
 
     async fn woken(&mut self) -> Woken {
         let look = self.looked + LOOK;
         // Where nobody tells any more only looking is left.
-        let later = async |woken| {
+        let later = async || {
             tokio::time::sleep_until(look).await;
-            woken
+            Woken::Look
         };
         loop {
             tokio::select! {
                 biased;
                 () = stopped(&mut self.stopping) => return Woken::Stopping,
-                () = tokio::time::sleep_until(look) => return Woken::Look { told: false },
+                () = tokio::time::sleep_until(look) => return Woken::Look,
                 told = self.growth.changed() => return match told {
                     Ok(()) => Woken::Grown,
-                    Err(_) => later(Woken::Look { told: false }).await,
+                    Err(_) => later().await,
                 },
                 told = self.grown.changed() => return match told {
                     Ok(()) => Woken::Grown,
-                    Err(_) => later(Woken::Look { told: false }).await,
+                    Err(_) => later().await,
                 },
                 told = self.changes.changed() => return match told {
-                    Ok(()) => Woken::Look { told: true },
-                    Err(_) => later(Woken::Look { told: false }).await,
+                    Ok(()) => Woken::Look,
+                    Err(_) => later().await,
                 },
                 piece = receive(&mut self.live) => {
                     self.early.came(piece);
@@ -388,11 +385,8 @@ enum Woken {
     Stopping,
     /// There may be more to read.
     Grown,
-    /// It is to look at the job; whether because it was told so.
-    Look {
-        /// Whether it was.
-        told: bool,
-    },
+    /// It is to look at the job.
+    Look,
 }
 
 /// The next bytes that are not stored yet, for who wants such.

@@ -22,6 +22,20 @@ impl Reception {
         heard.is_whole(now(), clock.0)
     }
 
+    /// What the database's clock said before it was put forward, and by how much, until
+    /// [`Self::moved`] is said.
+    pub(crate) fn put_forward(&self) -> Option<(Moment, Duration)> {
+        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, by) = heard.put_forward()?;
+        Some((Moment(before), by))
+    }
+
+    /// What was begun before the clock was put forward begins as much later.
+    pub(crate) fn moved(&self) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.moved();
+    }
+
     /// The database did not answer.
     pub(crate) fn broke_off(&self) {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,6 +15,7 @@ use sqlx::Row as _;
 
 use super::{
     counts::{self, Counts, Told},
+    moves,
     reports::{Act, Report},
 };
 use crate::{
@@ -239,6 +240,14 @@ impl Ledger {
             .collect();
         if values.is_empty() {
             return Ok(());
+        }
+        let ended = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| lease.changed && lease.attempt.outcome.is_some());
+        let ended: Vec<i64> = ended.map(|(fence, _)| *fence).collect();
+        if !ended.is_empty() {
+            moves::alone(tx, &ended).await?;
         }
         sqlx::query(each!(tx.engine,
             "UPDATE attempts SET begun = CAST(e.value->>1 AS BIGINT),

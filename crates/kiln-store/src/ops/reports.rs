@@ -41,6 +41,18 @@ pub(crate) enum Act {
     Token(TokenHash, Voice),
 }
 
+impl Report {
+    /// About how much there is to write.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.act {
+            Act::Deed(_, _, Deed::End { tasks, .. }) => {
+                tasks.iter().map(|(name, _)| name.len()).sum()
+            }
+            _ => 0,
+        }
+    }
+}
+
 /// Looks at all of these reports, and writes what they change at once.
 pub(crate) async fn all(
     tx: &mut Tx,
@@ -59,32 +71,15 @@ pub(crate) async fn all(
 }
 
 impl Store {
-    /// Takes several reports of one lease, in their order; each is taken or refused by
-    /// itself, and all that are taken at once.
+    /// Takes a report under a lease. Those of one lease are taken in their order.
     ///
     /// # Errors
-    /// Those of what each is.
-    pub async fn report(
-        &self,
-        lease: LeaseKey<'_>,
-        deeds: Vec<Deed>,
-    ) -> Vec<Result<Reported, StoreError>> {
-        let session = lease.session;
-        let operation = |deed| {
-            let act = Act::Deed(lease.worker, session.clone(), deed);
-            let fence = lease.fence;
-            Operation::Report(Box::new(Report { fence, act }))
-        };
-        let operations = deeds.into_iter().map(operation).collect();
-        let answers = self.all_grouped(operations).await.into_iter();
-        answers.map(|answer| answer.and_then(reported)).collect()
-    }
-
-    async fn report_one(&self, lease: LeaseKey<'_>, deed: Deed) -> Result<Reported, StoreError> {
-        let mut answers = self.report(lease, vec![deed]).await;
-        answers
-            .pop()
-            .unwrap_or_else(|| Err(rows::strange("answer")))
+    /// Those of what it is.
+    pub async fn report(&self, lease: LeaseKey<'_>, deed: Deed) -> Result<Reported, StoreError> {
+        let act = Act::Deed(lease.worker, lease.session.clone(), deed);
+        let fence = lease.fence;
+        let operation = Operation::Report(Box::new(Report { fence, act }));
+        self.grouped(operation).await.and_then(reported)
     }
 
     /// Keeps the hash of the token that this lease's guest is given, as this voice of its
@@ -108,7 +103,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`].
     pub async fn begun(&self, lease: LeaseKey<'_>) -> Result<Changed, StoreError> {
-        Ok(self.report_one(lease, Deed::Begun).await?.changed)
+        Ok(self.report(lease, Deed::Begun).await?.changed)
     }
 
     /// Moves a task.
@@ -124,7 +119,7 @@ impl Store {
         status: TaskStatus,
     ) -> Result<Changed, StoreError> {
         let deed = Deed::Task(task.to_owned(), status);
-        Ok(self.report_one(lease, deed).await?.changed)
+        Ok(self.report(lease, deed).await?.changed)
     }
 
     /// Keeps what a source was cloned at.
@@ -138,7 +133,7 @@ impl Store {
         commit: &str,
     ) -> Result<(), StoreError> {
         let deed = Deed::Source(index, commit.to_owned());
-        self.report_one(lease, deed).await.map(drop)
+        self.report(lease, deed).await.map(drop)
     }
 
     /// Keeps which version of the image runs.
@@ -147,7 +142,7 @@ impl Store {
     /// [`StoreError::LeaseLost`].
     pub async fn set_digest(&self, lease: LeaseKey<'_>, digest: &str) -> Result<(), StoreError> {
         let deed = Deed::Digest(digest.to_owned());
-        self.report_one(lease, deed).await.map(drop)
+        self.report(lease, deed).await.map(drop)
     }
 
     /// Keeps an artifact whose bytes are stored. One that is there already keeps its
@@ -197,7 +192,7 @@ impl Store {
             reason: reason.map(str::to_owned),
             tasks: tasks.to_vec(),
         };
-        Ok(self.report_one(lease, deed).await?.changed)
+        Ok(self.report(lease, deed).await?.changed)
     }
 
     /// Gives a job back that has not begun: it goes back to the queue, or ends when

@@ -17,7 +17,7 @@ use kiln_core::{
 };
 use kiln_store::{
     Config, Store, StoreError,
-    model::{Hello, Job, LeaseKey, Moment, Mood, NewJob, SessionState, TokenHash},
+    model::{Changed, Hello, Job, LeaseKey, Mood, NewJob, SessionState, TokenHash},
     testing::{self, Postgres},
 };
 
@@ -154,6 +154,12 @@ impl Farm {
         };
         let (lost, _) = self.store.hello(builder.worker, &hello).await?;
         Ok(lost)
+    }
+
+    /// As a server does by which renewals could be received all the time.
+    pub async fn reap(&self) -> Changed {
+        let heard = self.store.now().await.unwrap();
+        self.store.reap(heard).await.unwrap()
     }
 
     pub async fn submit(&self, owner: UserId) -> JobId {

@@ -23,6 +23,14 @@ pub(super) struct Uploader {
     ends: HashMap<LogId, u64>,
 }
 
+/// What became of bytes, and where their log ends now.
+enum Put {
+    /// They are there, though some may have come with another try.
+    Taken(u64),
+    /// Something else is where they were to be: they come behind it.
+    Elsewhere(u64),
+}
+
 /// Why nothing more is uploaded.
 enum End {
     /// The lease is lost.
@@ -98,7 +106,11 @@ impl Uploader {
     async fn end(&self, log: &LogId) -> Result<u64, End> {
         match self.ends.get(log) {
             Some(end) => Ok(*end),
-            None => self.put(log, 0, &Bytes::new()).await,
+            None => {
+                let (Put::Taken(end) | Put::Elsewhere(end)) =
+                    self.put(log, 0, &Bytes::new()).await?;
+                Ok(end)
+            }
         }
     }
 
@@ -137,24 +149,28 @@ impl Uploader {
 
     async fn log(&mut self, log: &LogId, mut at: u64, mut bytes: Bytes) -> Result<(), End> {
         while !bytes.is_empty() {
-            let end = self.put(log, at, &bytes).await?;
-            let Some(taken) = end.checked_sub(at) else {
+            let put = self.put(log, at, &bytes).await?;
+            let (Put::Taken(end) | Put::Elsewhere(end)) = put;
+            let grown = end.checked_sub(at).filter(|grown| *grown > 0);
+            let Some(grown) = grown else {
                 return Err(End::Failed(format!(
                     "the server had {at} bytes of {log} and has {end}"
                 )));
             };
-            let taken = usize::try_from(taken).unwrap_or(usize::MAX);
-            // The server may have said something itself behind what it took.
-            let _ = bytes.split_to(taken.min(bytes.len()));
+            if let Put::Taken(_) = put {
+                let taken = usize::try_from(grown).unwrap_or(usize::MAX);
+                // The server may have said something itself behind what it took.
+                let _ = bytes.split_to(taken.min(bytes.len()));
+            }
             at = end;
         }
         self.ends.insert(log.clone(), at);
         Ok(())
     }
 
-    /// Appends at this place; gives where the log ends now. No bytes at all ask
-    /// only that, and change nothing however often they are sent.
-    async fn put(&self, log: &LogId, at: u64, bytes: &Bytes) -> Result<u64, End> {
+    /// Appends at this place. No bytes at all ask only where the log ends, and change nothing
+    /// however often they are sent.
+    async fn put(&self, log: &LogId, at: u64, bytes: &Bytes) -> Result<Put, End> {
         let at = at.to_string();
         let mut pairs = vec![("offset", at.as_str())];
         pairs.extend(log.task().map(|task| ("task", task)));
@@ -163,10 +179,10 @@ impl Uploader {
         let answer = self.lease.report(Method::PUT, &what, bytes_type, bytes);
         match answer.await {
             Answer::Taken(body) => match serde_json::from_slice::<Stored>(&body) {
-                Ok(Stored { stored }) => Ok(stored),
+                Ok(Stored { stored }) => Ok(Put::Taken(stored)),
                 Err(error) => Err(End::Failed(format!("an answer makes no sense: {error}"))),
             },
-            Answer::Offset(stored) => Ok(stored),
+            Answer::Offset(stored) => Ok(Put::Elsewhere(stored)),
             Answer::Lost => Err(End::Lost),
             Answer::Refused(refusal) => Err(End::Failed(refusal.message)),
         }

@@ -91,6 +91,8 @@ pub(super) struct Database {
     keys: BTreeMap<String, JobId>,
     pub logs: BTreeMap<(JobId, String), Vec<u8>>,
     turns: BTreeMap<ShareId, i64>,
+    /// When leases were last moved for a clock that was put forward.
+    moved: i64,
     /// How many jobs of a share may run at once.
     cap: Option<u32>,
     /// The jobs of whose end was told.
@@ -230,7 +232,9 @@ impl Database {
         let mut lost = Vec::new();
         for fence in leases {
             match self.rows.get_mut(fence) {
-                Some(row) if row.session == *session && row.is_alive() => row.expires = now + LEASE,
+                Some(row) if row.session == *session && row.is_alive() => {
+                    row.expires = row.expires.max(now + LEASE);
+                }
                 _ => lost.push(*fence),
             }
         }
@@ -352,8 +356,24 @@ impl Database {
         )
     }
 
+    /// The clock was put forward: no job loses that time. Of two servers that say so one does
+    /// it.
+    pub fn put_forward(&mut self, before: i64, by: i64, now: i64) {
+        if self.moved > before && self.moved <= now {
+            return;
+        }
+        self.moved = now;
+        for fence in &self.open {
+            if let Some(row) = self.rows.get_mut(fence)
+                && row.granted <= before
+            {
+                row.granted += by;
+            }
+        }
+    }
+
     /// Ends what is over.
-    pub fn reap(&mut self, heard: Option<i64>, now: i64) {
+    pub fn reap(&mut self, heard: i64, now: i64) {
         for fence in &self.open {
             if let Some(row) = self.rows.get_mut(fence) {
                 row.expires = row.expires.min(now + LEASE);

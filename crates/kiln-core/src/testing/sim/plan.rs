@@ -110,9 +110,6 @@ impl Kind {
             Self::KillServer | Self::KillWorker => random.within(SECOND / 10, 12 * SECOND),
             Self::DrainWorker => 0,
             Self::DatabaseErrs => random.within(SECOND, 20 * SECOND),
-            // So long that each server sees it: one that does not takes leases for run out
-            // that were renewed, or given, by a clock that was behind for a moment.
-            Self::ClockAhead | Self::ClockBehind => random.within(8 * SECOND, 60 * SECOND),
             _ if long => random.within(31 * SECOND, 60 * SECOND),
             _ => random.within(SECOND / 2, 15 * SECOND),
         }

@@ -102,7 +102,7 @@ pub(super) enum What {
     Does(u64, Up),
     Assigns,
     Looks,
-    Reaps(Option<i64>),
+    Reaps(i64),
     Tells,
 }
 
@@ -214,22 +214,30 @@ impl Sim {
         let clock = self.world.database_now();
         let server = &mut self.servers[place];
         let now = Duration::from_micros(server.booted + self.world.now);
-        let whole = server.reception.is_whole(now, clock) || self.is(Broken::ReapedEarly);
+        let whole = server.reception.is_whole(now, clock);
+        if let Some((before, by)) = server.reception.put_forward() {
+            server.reception.moved();
+            let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+            self.database.put_forward(before, by, clock);
+        }
+        if !whole && !self.is(Broken::ReapedEarly) {
+            return self.tell_server(place, SECOND, What::Looks);
+        }
         // Others write first.
         let waits = self.world.random.one_in(8);
         let wait = match waits {
             true => self.world.random.within(0, 2 * SECOND),
             false => self.world.soon(),
         };
-        self.tell_server(place, wait, What::Reaps(whole.then_some(clock)));
+        self.tell_server(place, wait, What::Reaps(clock));
     }
 
-    fn reaps(&mut self, place: usize, heard: Option<i64>) {
+    fn reaps(&mut self, place: usize, heard: i64) {
         let reach = self.reach(place);
         if reach != Reach::No {
             let now = self.world.database_now();
             let believed = self.is(Broken::LookBelieved);
-            let heard = heard.map(|heard| if believed { now } else { heard });
+            let heard = if believed { now } else { heard };
             self.database.reap(heard, now);
         }
         if reach != Reach::Yes {
