@@ -237,7 +237,7 @@ impl Clients {
         for (place, owner) in self.owners.iter().enumerate() {
             let all = self.insist(|| async { owner.jobs().await.ok() });
             let Some(all) = all.await else {
-                self.unread(format!("the list of owner {place}"));
+                self.unread(&format!("the list of owner {place}"));
                 continue;
             };
             for (job, key) in all {
@@ -259,7 +259,7 @@ impl Clients {
 
     async fn read_whole(&self, planned: &Planned, job: JobId) {
         let Some(status) = self.insist(|| self.look(planned, job)).await else {
-            return self.unread(format!("job {job}"));
+            return self.unread(&format!("job {job}"));
         };
         // What has not ended is found by that, and its logs may grow.
         if !status.is_some_and(JobStatus::is_terminal) {
@@ -268,7 +268,7 @@ impl Clients {
         for task in std::iter::once(String::new()).chain(planned.task_names()) {
             let log = self.insist(|| async { self.owner(planned).log(job, &task).await.ok() });
             let Some(text) = log.await else {
-                self.unread(format!("the log `{task}` of job {job}"));
+                self.unread(&format!("the log `{task}` of job {job}"));
                 continue;
             };
             // None is one without a byte.
@@ -292,7 +292,7 @@ impl Clients {
         }
     }
 
-    fn unread(&self, what: String) {
+    fn unread(&self, what: &str) {
         self.unread.fetch_add(1, Ordering::Relaxed);
         let what = format!("{what}, which nobody can read,");
         self.record.say(Event::Left { what });

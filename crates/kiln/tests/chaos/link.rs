@@ -144,16 +144,16 @@ async fn listen(listener: TcpListener, ways: Vec<Way>, tap: Option<Tap>) {
         tokio::spawn(async move {
             let ready = |way: &&Way| way.ready.load(Ordering::Relaxed);
             let mut usable: Vec<&Way> = ways.iter().filter(ready).collect();
-            let first = turn % usable.len().max(1);
+            if usable.is_empty() {
+                let _ = timeout(ASK, refuse(&incoming, NOBODY)).await;
+                return;
+            }
+            let first = turn % usable.len();
             usable.rotate_left(first);
             for way in usable {
                 if through(&incoming, way, turn, tap.as_ref()).await {
                     return;
                 }
-            }
-            if ways.len() > 1 {
-                // Who does not listen has a broken connection, which is as bad.
-                let _ = timeout(ASK, answer(&incoming, NOBODY)).await;
             }
         });
     }
@@ -171,15 +171,15 @@ async fn through(
     match weather {
         Weather::Cut => return false,
         Weather::Errors { all } => {
-            let Ok(Ok(request)) = timeout(ASK, request(incoming)).await else {
-                return true;
-            };
             let mut coin = Random::new(number as u64);
             if all || coin.one_in(2) {
                 let error = *coin.one_of(&ERRORS);
-                let _ = timeout(ASK, answer(incoming, error)).await;
+                let _ = timeout(ASK, refuse(incoming, error)).await;
                 return true;
             }
+            let Ok(Ok(request)) = timeout(ASK, request(incoming)).await else {
+                return true;
+            };
             begun = io::Cursor::new(last(request));
         }
         _ => {}
@@ -353,7 +353,9 @@ fn last(mut request: Vec<u8>) -> Vec<u8> {
     request
 }
 
-async fn answer(incoming: &TcpStream, (status, kind, body): Told) -> io::Result<()> {
+/// Answers a request. Who does not listen has a broken connection, which is as bad.
+async fn refuse(incoming: &TcpStream, (status, kind, body): Told) -> io::Result<()> {
+    request(incoming).await?;
     let mut stream = Half(incoming);
     let length = body.len();
     let head = format!(
