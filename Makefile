@@ -25,7 +25,7 @@ bindir ?= $(prefix)/bin
 mandir ?= $(prefix)/share/man
 datadir ?= $(prefix)/share
 
-.PHONY: help build demo serve ready test check playbooks deploy-test fmt clippy deny doc shell bench bench-start bench-density bench-guests chaos chaos-broken soak fuzz man install clean
+.PHONY: help build demo serve ready test check playbooks deploy-test fmt clippy deny doc shell bench bench-start bench-density bench-guests chaos chaos-broken sim soak fuzz man install clean
 
 help: ## say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -123,6 +123,10 @@ chaos: ## a farm under faults: 10 seeds, 20,000 jobs, 500 faults; what it promis
 chaos-broken: ## break one promise of the farm after the other on purpose, in a copy, and see that `make chaos` finds it
 	@scripts/setup build run tests
 	crates/kiln/tests/chaos/broken/run
+
+sim: ## farms under a simulated clock: 10,000 seeds, each its jobs and faults; what they promise is checked (SIM_SEED, SIM_SEEDS)
+	@scripts/setup build
+	SIM_SEEDS=$${SIM_SEEDS:-10000} cargo test --release --locked -p kiln-core --features testing --test sim -- whatever --nocapture
 
 fuzz: ## run each fuzzer for FUZZ_SECONDS: manifests, sources, packed logs, the bytes of guests, QEMU and images
 	@scripts/setup build fuzz

@@ -35,6 +35,7 @@ const SESSION: u8 = 2;
 const GROWN: u8 = 3;
 const LIVE: u8 = 4;
 const GREETED: u8 = 5;
+const WANTED: u8 = 6;
 
 /// What the farm's servers know and nobody else.
 #[derive(Clone)]
@@ -61,6 +62,8 @@ pub enum Hint {
     Greeted(SessionId),
     /// A log has grown: more of it is stored.
     Grown(LogName),
+    /// Somebody reads this log as it grows, and wants bytes that are not stored yet.
+    Wanted(LogName),
     /// Bytes of a log that are not stored yet, at most [`LIVE_BYTES`].
     Live {
         /// The log.
@@ -87,6 +90,12 @@ pub enum Unreadable {
     /// It breaks off.
     #[error("a message that breaks off")]
     Broken,
+}
+
+/// Who says that it says this message: nobody can know before its seal is looked at.
+pub(crate) fn speaker(message: &[u8]) -> Option<Member> {
+    let member = message.get(1 + seal::LENGTH..HEAD)?;
+    member.try_into().ok()
 }
 
 /// Makes messages of hints, each as long as may be. What does not fit into any is left out.
@@ -146,6 +155,10 @@ fn write(hint: &Hint, body: &mut Vec<u8>) -> u8 {
             write_log(log, body);
             GROWN
         }
+        Hint::Wanted(log) => {
+            write_log(log, body);
+            WANTED
+        }
         Hint::Live { log, offset, bytes } => {
             write_log(log, body);
             body.extend(offset.to_le_bytes());
@@ -198,9 +211,14 @@ fn read(kind: u8, mut body: Rest<'_>) -> Option<Hint> {
         }
         SESSION => read_session(&body).map(Hint::Session),
         GREETED => read_session(&body).map(Hint::Greeted),
-        GROWN => {
+        GROWN | WANTED => {
             let log = read_log(&mut body)?;
-            body.0.is_empty().then_some(Hint::Grown(log))
+            let hint = if kind == GROWN {
+                Hint::Grown(log)
+            } else {
+                Hint::Wanted(log)
+            };
+            body.0.is_empty().then_some(hint)
         }
         LIVE => {
             let log = read_log(&mut body)?;
@@ -261,6 +279,7 @@ mod tests {
             any::<[u8; 16]>().prop_map(|random| Hint::Session(SessionId::new(random))),
             any::<[u8; 16]>().prop_map(|random| Hint::Greeted(SessionId::new(random))),
             log().prop_map(Hint::Grown),
+            log().prop_map(Hint::Wanted),
             (
                 log(),
                 0..u64::MAX / 2,
@@ -308,7 +327,7 @@ mod tests {
         /// From a server that is broken, or newer.
         #[test]
         fn half_good_garbage_says_only_what_is_possible(
-            bytes in prop::collection::vec(prop_oneof![0u8..6, any::<u8>()], 0..300)
+            bytes in prop::collection::vec(prop_oneof![0u8..7, any::<u8>()], 0..300)
         ) {
             let mut message = head([7; 8]);
             message.extend(bytes);

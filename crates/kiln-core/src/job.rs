@@ -156,6 +156,22 @@ impl TaskStatus {
         matches!(self, Self::Success | Self::Failed | Self::Skipped)
     }
 
+    /// Where its job's end leads it: to what the worker said, where that is an end. What has
+    /// ended stays.
+    #[must_use]
+    pub fn at_end(self, said: Option<Self>) -> Self {
+        if self.is_terminal() {
+            return self;
+        }
+        // Its start may not have been told, or not yet.
+        let ran = self == Self::Running;
+        match said.filter(|said| said.is_terminal()) {
+            Some(Self::Skipped) | None if ran => Self::Failed,
+            Some(said) => said,
+            None => Self::Skipped,
+        }
+    }
+
     /// Goes to another state.
     ///
     /// # Errors
@@ -226,6 +242,21 @@ mod tests {
                 .iter()
                 .filter(|to| from.transition(**to).is_ok());
             assert_eq!(ways.count() == 0, from.is_terminal(), "{from}");
+        }
+    }
+
+    #[test]
+    fn at_its_jobs_end_a_task_ends_and_what_has_ended_stays() {
+        let said = TaskStatus::ALL.map(Some).into_iter().chain([None]);
+        for (from, said) in TaskStatus::ALL
+            .into_iter()
+            .flat_map(|from| said.clone().map(move |said| (from, said)))
+        {
+            let to = from.at_end(said);
+            assert!(to.is_terminal(), "{from} {said:?}");
+            assert!(!from.is_terminal() || to == from, "{from} {said:?}");
+            let ran = from == TaskStatus::Running;
+            assert!(!ran || to != TaskStatus::Skipped, "{said:?}");
         }
     }
 

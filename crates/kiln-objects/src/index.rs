@@ -42,12 +42,17 @@ pub trait Index: fmt::Debug + Send + Sync + 'static {
         piece: &NewPiece,
     ) -> Result<(), IndexError>;
 
-    /// Adds text that ends with a line's end as lines of their own, wherever the log ends.
-    /// Gives where it ends then.
+    /// Begins a log with text that ends with a line's end, if nothing is in it and the lease
+    /// has not ended. Gives where it ends then.
     ///
     /// # Errors
-    /// [`IndexError::Unavailable`].
-    async fn add_text(&self, log: &LogName, text: &str, when: When) -> Result<u64, IndexError>;
+    /// [`IndexError::LeaseLost`] and [`IndexError::Unavailable`].
+    async fn begin(
+        &self,
+        lease: LeaseKey<'_>,
+        log: &LogName,
+        text: &str,
+    ) -> Result<u64, IndexError>;
 
     /// Puts an object with the whole log, packed, in the place of all its pieces, if it ends
     /// just there and has none yet. From then on nothing is added to it, and it has one piece.
@@ -74,17 +79,6 @@ pub enum IndexError {
     /// The database does not answer, or fails.
     #[error(transparent)]
     Unavailable(Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// In which logs the server's own lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// In all.
-    Always,
-    /// In those in which nothing is.
-    Empty,
-    /// In those in which something is.
-    Begun,
 }
 
 /// A piece of a log.

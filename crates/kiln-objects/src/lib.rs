@@ -42,7 +42,7 @@ pub use kiln_core::farm::LogName;
 
 use crate::{directory::Directory, room::Rooms, s3::S3};
 pub use crate::{
-    index::{Held, Index, IndexError, NewPiece, PackedLog, Piece, When},
+    index::{Held, Index, IndexError, NewPiece, PackedLog, Piece},
     room::{Busy, Room},
     s3::S3Config,
     upkeep::{Found, SHARD},
@@ -55,6 +55,31 @@ pub enum Config {
     Directory(PathBuf),
     /// In a bucket.
     S3(S3Config),
+}
+
+impl Config {
+    /// Asks an object store whether there is the bucket, and writes into it once. Of a
+    /// directory there is nothing to be asked.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn reach(&self) -> Result<(), ReachError> {
+        match self {
+            Self::Directory(_) => Ok(()),
+            Self::S3(config) => S3::reach(config).await,
+        }
+    }
+}
+
+/// Why an object store can't be used: a sentence for the operator, without any key.
+#[derive(Debug, thiserror::Error)]
+pub enum ReachError {
+    /// It does not answer, or has failed: that may pass.
+    #[error(transparent)]
+    Away(io::Error),
+    /// It refuses, or the settings make no sense.
+    #[error(transparent)]
+    Wrong(io::Error),
 }
 
 impl From<PathBuf> for Config {
@@ -135,14 +160,14 @@ enum Backend {
 }
 
 impl Objects {
-    /// Opens them where they are.
+    /// Opens them where they are. An object store is not asked yet: see [`Config::reach`].
     ///
     /// # Errors
-    /// As [`Self::open`] and [`Self::s3`].
+    /// As [`Self::open`], and for settings of an object store that make no sense.
     pub async fn at(config: Config, index: Arc<dyn Index>) -> io::Result<Self> {
         match config {
             Config::Directory(dir) => Self::open(&dir, index).await,
-            Config::S3(config) => Self::s3(config, index).await,
+            Config::S3(config) => Ok(Self::of(Backend::S3(S3::connect(&config, index)?))),
         }
     }
 
@@ -154,17 +179,6 @@ impl Objects {
     pub async fn open(dir: &Path, index: Arc<dyn Index>) -> io::Result<Self> {
         let directory = Directory::open(dir, index).await?;
         Ok(Self::of(Backend::Directory(directory)))
-    }
-
-    /// Connects to an object store, and writes into it once.
-    ///
-    /// # Errors
-    /// When it can't be reached, or refuses: a sentence for the operator, without any key.
-    pub async fn s3(config: S3Config, index: Arc<dyn Index>) -> io::Result<Self> {
-        let s3 = S3::connect(&config, index)?;
-        s3.look().await?;
-        s3.check().await?;
-        Ok(Self::of(Backend::S3(s3)))
     }
 
     /// Opens them to look at them, beside servers that use them: nothing is written or
@@ -187,7 +201,8 @@ impl Objects {
         }
     }
 
-    /// Whether there can be written now.
+    /// Whether there can be written now. Into an object store that is written once a minute,
+    /// and looked for between.
     ///
     /// # Errors
     /// What the disk or the object store says.
@@ -202,6 +217,13 @@ impl Objects {
     /// meanwhile.
     #[must_use]
     pub fn gathers(&self) -> bool {
+        matches!(&*self.backend, Backend::S3(_))
+    }
+
+    /// Whether what is stored of a log is what the index says: then the farm's own lines come
+    /// with its transactions, and not beside them.
+    #[must_use]
+    pub fn are_indexed(&self) -> bool {
         matches!(&*self.backend, Backend::S3(_))
     }
 
@@ -232,17 +254,21 @@ impl Objects {
         }
     }
 
-    /// Adds a line of the server's own at the end, wherever that is. It is one line, whatever
-    /// is in it, and a line of its own, also when what is there has no end of line.
-    /// Gives where the log ends then.
+    /// Begins a log with a line of the server's own, under a lease of its job, if nothing is
+    /// in it. It is one line, whatever is in it. Gives where the log ends then.
     ///
     /// # Errors
-    /// What the disk or the index says.
-    pub async fn append_line(&self, log: &LogName, line: &str, when: When) -> io::Result<u64> {
+    /// [`AppendError`].
+    pub async fn begin(
+        &self,
+        lease: LeaseKey<'_>,
+        log: &LogName,
+        line: &str,
+    ) -> Result<u64, AppendError> {
         let text = text(&[line]);
         match &*self.backend {
-            Backend::Directory(directory) => directory.append_text(log, text, when).await,
-            Backend::S3(s3) => s3.append_text(log, &text, when).await,
+            Backend::Directory(directory) => directory.begin(lease, log, text).await,
+            Backend::S3(s3) => s3.begin(lease, log, &text).await,
         }
     }
 
@@ -261,10 +287,23 @@ impl Objects {
         let text = text(&lines);
         match &*self.backend {
             Backend::Directory(directory) => {
-                directory.append_text(log, text, When::Always).await?;
+                directory.add_text(log, text).await?;
                 Ok(None)
             }
             Backend::S3(_) => Ok(Some(text)),
+        }
+    }
+
+    /// Lines of the server's own, with their ends, that must be in a log which has begun after
+    /// the transaction that says so. In a directory they are written now; in an object store
+    /// they are there with that transaction.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn lines_after_commit(&self, log: &LogName, text: &str) -> io::Result<()> {
+        match &*self.backend {
+            Backend::Directory(directory) => directory.end(log, text.to_owned()).await,
+            Backend::S3(_) => Ok(()),
         }
     }
 

@@ -6,11 +6,13 @@
 
 mod budget;
 mod live;
+mod wanted;
 
 use std::{
     collections::HashMap,
     hash::Hash,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -20,12 +22,17 @@ use kiln_store::model::Changed;
 use tokio::sync::{Notify, broadcast, watch};
 
 pub(crate) use self::live::{Early, Otherwise, Piece};
-use self::{budget::Budget, live::Live};
+use self::{budget::Budget, live::Live, wanted::Wanted};
+
+const _: () = assert!(
+    kiln_wire::live::BYTES <= kiln_bus::LIVE_BYTES,
+    "what a worker sends in one piece, one hint holds"
+);
 
 /// After how many names the first look for those to whom nobody listens any more.
 const SWEEP: usize = 64;
-/// How many looks other servers may cause here in a second. Whoever they could not wake
-/// looks by itself within the second.
+/// How many looks at jobs and sessions other servers may cause here in a second, and how many
+/// at logs. Whoever they could not wake looks by itself within the second.
 const LOOKS: u64 = 4000;
 /// How often in a second all may be told to look.
 const LOOKS_AT_ALL: u64 = 1;
@@ -41,8 +48,10 @@ pub(crate) struct Hints {
     greeted: Topic<SessionId>,
     logs: Topic<LogName>,
     live: Live,
+    wanted: Wanted,
     assign: Notify,
     looks: Budget,
+    looks_at_logs: Budget,
     looks_at_all: Budget,
     spread: Budget,
 }
@@ -56,8 +65,10 @@ impl Hints {
             greeted: Topic::default(),
             logs: Topic::default(),
             live: Live::default(),
+            wanted: Wanted::default(),
             assign: Notify::new(),
             looks: Budget::new(LOOKS),
+            looks_at_logs: Budget::new(LOOKS),
             looks_at_all: Budget::new(LOOKS_AT_ALL),
             spread: Budget::new(LIVE),
         }
@@ -93,10 +104,17 @@ impl Hints {
         self.bus.publish(Hint::Grown(log));
     }
 
-    /// Passes on bytes of a log that are not stored yet.
+    /// Tells the other servers that somebody here wants a log's bytes before they are stored.
+    /// It is to be said again each second: see [`Wanted`].
+    pub(crate) fn want(&self, log: &LogName) {
+        self.bus.publish(Hint::Wanted(log.clone()));
+    }
+
+    /// Passes on bytes of a log that are not stored yet: here, and to the other servers if
+    /// somebody there wants them.
     pub(crate) fn came(&self, log: LogName, offset: u64, bytes: Bytes) {
         self.live.tell(&log, offset, &bytes);
-        if self.spread.spend(bytes.len() as u64) {
+        if self.wanted.is(&log, Instant::now()) && self.spread.spend(bytes.len() as u64) {
             self.bus.publish(Hint::Live { log, offset, bytes });
         }
     }
@@ -111,7 +129,8 @@ impl Hints {
             Heard::Hint(Hint::Greeted(session)) => {
                 self.greeted.tell_within(&self.looks, &session);
             }
-            Heard::Hint(Hint::Grown(log)) => self.logs.tell_within(&self.looks, &log),
+            Heard::Hint(Hint::Grown(log)) => self.logs.tell_within(&self.looks_at_logs, &log),
+            Heard::Hint(Hint::Wanted(log)) => self.wanted.add(log, Instant::now()),
             Heard::Hint(Hint::Live { log, offset, bytes }) => {
                 self.live.tell(&log, offset, &bytes);
             }
@@ -267,6 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn logs_that_grow_elsewhere_take_no_look_from_jobs() {
+        let hints = Hints::new(Bus::in_process());
+        let log = LogName::Job(JobId(1));
+        let (mut job, _log) = (hints.job(JobId(1)), hints.log(&log));
+        for _ in 0..3 * LOOKS {
+            hints.heard(Heard::Hint(Hint::Grown(log.clone())));
+        }
+        job.mark_unchanged();
+        hints.heard(Heard::Hint(Hint::Job(JobId(1))));
+        assert!(job.has_changed().unwrap());
+    }
+
+    #[test]
     fn all_look_when_something_was_missed_but_not_again_and_again() {
         let hints = Hints::new(Bus::in_process());
         let (mut job, mut log) = (hints.job(JobId(1)), hints.log(&LogName::Job(JobId(1))));
@@ -290,8 +322,13 @@ mod tests {
             sessions: vec![session],
             ..Changed::default()
         });
-        one.came(LogName::Job(JobId(1)), 7, "early".into());
-        let mut live = other.live(&LogName::Job(JobId(1)));
+        let log = LogName::Job(JobId(1));
+        let mut live = other.live(&log);
+        let mut asked = one.bus().subscribe();
+        one.came(log.clone(), 3, "nobody".into());
+        other.want(&log);
+        one.heard(asked.next().await.unwrap());
+        one.came(log, 7, "early".into());
         for _ in 0..3 {
             other.heard(said.next().await.unwrap());
         }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_core::farm::{JobId, LeaseKey, LogName};
-use kiln_objects::{Held, Index, IndexError, NewPiece, PackedLog, Piece, When};
+use kiln_objects::{Held, Index, IndexError, NewPiece, PackedLog, Piece};
 use kiln_store::{
     Store, StoreError,
     model::{self, Added, NewChunk},
@@ -68,13 +68,13 @@ impl Index for StoreIndex {
         }
     }
 
-    async fn add_text(&self, log: &LogName, text: &str, when: When) -> Result<u64, IndexError> {
-        let when = match when {
-            When::Always => model::When::Always,
-            When::Empty => model::When::Empty,
-            When::Begun => model::When::Begun,
-        };
-        self.0.add_text(log, text, when).await.map_err(failed)
+    async fn begin(
+        &self,
+        lease: LeaseKey<'_>,
+        log: &LogName,
+        text: &str,
+    ) -> Result<u64, IndexError> {
+        self.0.begin_log(lease, log, text).await.map_err(failed)
     }
 
     async fn pack(&self, log: &LogName, packed: &PackedLog) -> Result<(), IndexError> {

@@ -8,6 +8,7 @@
 
 mod accept;
 mod health;
+mod room;
 mod slow;
 
 use std::{
@@ -26,6 +27,7 @@ use tokio::{
     task::JoinSet,
 };
 
+use self::room::Room;
 use crate::{
     Config, background,
     index::StoreIndex,
@@ -96,7 +98,8 @@ pub async fn start(
     let app = routes(&state);
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        accepting.spawn(accept::serve(listener, app.clone(), stopping.clone()));
+        let serve = accept::serve(listener, Room::default(), app.clone(), stopping.clone());
+        accepting.spawn(serve);
     }
     Ok(Running {
         stop,
@@ -124,3 +127,6 @@ async fn when_again(mut response: Response) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests;

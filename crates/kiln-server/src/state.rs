@@ -2,22 +2,25 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicBool},
 };
 
-use kiln_core::farm::{SessionId, WorkerId};
+use kiln_core::farm::WorkerId;
 use kiln_objects::Objects;
 use kiln_store::Store;
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Config,
-    app::{board::Board, health::Health, renewals::Renewals},
+    app::{board::Board, health::Health, narrate::Lines, renewals::Renewals},
     background::{Failed, Reception, Round},
     hints::Hints,
     metrics::Metrics,
 };
+
+/// How many hellos wait for the database at once.
+const HELLOS: usize = 4;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -25,6 +28,7 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) store: Store,
     pub(crate) objects: Objects,
+    pub(crate) lines: Lines,
     pub(crate) hints: Hints,
     pub(crate) metrics: Metrics,
     /// This server among others: new at each start.
@@ -43,10 +47,10 @@ pub(crate) struct State {
     pub(crate) leaving: AtomicBool,
     /// WebSockets, which outlive their connections' requests.
     pub(crate) sockets: Sockets,
-    /// The one socket of each session that speaks for it.
-    pub(crate) voices: Voices,
     /// What the sessions were told that speak with this server.
     pub(crate) board: Board,
+    /// Hellos that are written at once; others wait.
+    pub(crate) hellos: Semaphore,
     /// Renewals that wait to be written together.
     pub(crate) renewals: Renewals,
 }
@@ -67,6 +71,7 @@ impl State {
             hints: Hints::new(config.bus.clone()),
             config,
             store,
+            lines: Lines::of(&objects),
             objects,
             metrics: Metrics::default(),
             name: format!("{:032x}", u128::from_ne_bytes(random)),
@@ -77,8 +82,8 @@ impl State {
             health: Health::default(),
             leaving: AtomicBool::new(false),
             sockets: Sockets::default(),
-            voices: Voices::default(),
             board: Board::default(),
+            hellos: Semaphore::new(HELLOS),
             renewals: Renewals::default(),
         })
     }
@@ -88,35 +93,6 @@ impl State {
 pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
     // Without a sender it has ended already.
     let _ = stopping.wait_for(|stop| *stop).await;
-}
-
-/// The socket of each session that speaks for it: the last one. Others, whose ends
-/// nobody has noticed yet, are told to go, so that no lease is offered on two.
-#[derive(Debug, Default)]
-pub(crate) struct Voices(Mutex<Speaking>);
-
-/// After how many the first look for those that ended.
-const SWEEP: usize = 64;
-
-#[derive(Debug, Default)]
-struct Speaking {
-    by_session: HashMap<SessionId, oneshot::Sender<()>>,
-    sweep_at: usize,
-}
-
-impl Voices {
-    /// Speaks for a session from now on, until another does: then this ends.
-    pub(crate) fn take(&self, session: &SessionId) -> oneshot::Receiver<()> {
-        let (taken, mine) = oneshot::channel();
-        let mut voices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if voices.by_session.len() >= voices.sweep_at.max(SWEEP) {
-            voices.by_session.retain(|_, voice| !voice.is_closed());
-            voices.sweep_at = 2 * voices.by_session.len();
-        }
-        // The one before hears that it is dropped.
-        voices.by_session.insert(session.clone(), taken);
-        mine
-    }
 }
 
 /// Sockets that one worker's token may have at once: one for each of its processes, and

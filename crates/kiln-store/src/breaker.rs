@@ -12,9 +12,40 @@
 //! ```
 
 use std::{
+    error::Error,
+    fmt, io,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+/// Why something was not done: the database was away then. That was told when it went.
+#[derive(Debug)]
+struct Away(String);
+
+impl fmt::Display for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Away {}
+
+/// Whether something failed only because the database is known to be away: the log has one line
+/// when it goes and one when it is back, and needs none of each that asked between.
+#[must_use]
+pub fn is_away(error: &(dyn Error + 'static)) -> bool {
+    if error.is::<Away>() {
+        return true;
+    }
+    // An input or output error hides what it was made of from those who ask for its source.
+    let made_of = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    match made_of {
+        Some(inner) => is_away(inner),
+        None => error.source().is_some_and(is_away),
+    }
+}
 
 /// How often one tries while the database is away.
 const TRY: Duration = Duration::from_secs(1);
@@ -68,6 +99,17 @@ impl Breaker {
         }
         seen.broke = Some(now);
         seen.away.replace(now).is_none()
+    }
+
+    /// What those are told who asked in vain: as it was, and that it is away if that is known.
+    pub(crate) fn told(&self, error: sqlx::Error) -> sqlx::Error {
+        match self.seen().away {
+            None => error,
+            Some(_) => {
+                let away = Away(error.to_string());
+                sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, away))
+            }
+        }
     }
 
     /// A connection broke, or took too long.

@@ -91,17 +91,20 @@ impl Engine {
         }
     }
 
-    /// At the end of a SELECT: nobody changes the row until this transaction has ended.
-    pub(crate) fn share(self) -> &'static str {
+    /// At the end of a SELECT: until this transaction has ended nobody has the row [alone],
+    /// though others keep it as well, and change it.
+    ///
+    /// [alone]: Self::alone
+    pub(crate) fn keep(self) -> &'static str {
         match self {
             // It has one writer.
             Self::Sqlite => "",
-            Self::Postgres => " FOR SHARE",
+            Self::Postgres => " FOR KEY SHARE",
         }
     }
 
     /// At the end of a SELECT: nobody else even locks the row until this transaction has ended.
-    pub(crate) fn update(self) -> &'static str {
+    pub(crate) fn alone(self) -> &'static str {
         match self {
             Self::Sqlite => "",
             Self::Postgres => " FOR UPDATE",

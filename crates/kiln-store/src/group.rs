@@ -23,7 +23,7 @@ use crate::{
 
 /// Operations in one transaction, at the most: others want to write too.
 const MOST: usize = 256;
-/// Bytes of manifests in one transaction, or one job that has more.
+/// Bytes of manifests and of tasks' names in one transaction, or one job that has more.
 const BYTES: usize = 4 << 20;
 
 /// An operation that can be one of many.
@@ -71,22 +71,6 @@ impl Store {
             .unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Does operations with others: these in their order.
-    pub(crate) async fn all_grouped(&self, operations: Vec<Operation>) -> Vec<Verdict> {
-        let waiting: Vec<_> = operations
-            .into_iter()
-            .map(|operation| self.enqueue(operation))
-            .collect();
-        let mut verdicts = Vec::with_capacity(waiting.len());
-        for one in waiting {
-            verdicts.push(match one {
-                Ok(answer) => answer.await.unwrap_or_else(|_| Err(gone())),
-                Err(error) => Err(error),
-            });
-        }
-        verdicts
-    }
-
     fn enqueue(&self, operation: Operation) -> Result<oneshot::Receiver<Verdict>, StoreError> {
         let (answer, verdict) = oneshot::channel();
         let Queue(Some(queue)) = &self.grouped else {
@@ -107,6 +91,10 @@ async fn serve(store: Store, queue: mpsc::UnboundedReceiver<Waiting>) {
     let all = async |store: Store, queue: Arc<Mutex<mpsc::UnboundedReceiver<Waiting>>>| {
         let mut queue = queue.lock().await;
         while let Some(first) = queue.recv().await {
+            // Nobody waits for it any more, and nobody is to wait for its turn.
+            if first.answer.is_closed() {
+                continue;
+            }
             group(&store, first, &mut queue).await;
         }
     };
@@ -250,7 +238,7 @@ impl Operation {
     fn bytes(&self) -> usize {
         match self {
             Self::Submit(job) => job.manifest.len(),
-            Self::Report(_) => 0,
+            Self::Report(report) => report.bytes(),
         }
     }
 }

@@ -39,8 +39,10 @@ mod tx;
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use kiln_core::farm::attempt;
+use tokio::sync::{Mutex, Semaphore};
 
+pub use breaker::is_away;
 pub use open::CONNECTIONS;
 pub use ops::Restored;
 
@@ -64,6 +66,8 @@ pub struct Store {
     /// Writers of this process queue here, in order, where the database would let
     /// them poll.
     writer: Arc<Mutex<()>>,
+    /// For those that write beside it.
+    beside: Arc<Semaphore>,
     /// Where operations wait of which many are done in one transaction.
     grouped: group::Queue,
 }
@@ -116,6 +120,15 @@ impl From<sqlx::Error> for StoreError {
 impl From<kiln_core::job::IllegalTransition> for StoreError {
     fn from(error: kiln_core::job::IllegalTransition) -> Self {
         Self::Conflict(error.to_string())
+    }
+}
+
+impl From<attempt::Refused> for StoreError {
+    fn from(error: attempt::Refused) -> Self {
+        match error {
+            attempt::Refused::Lost => Self::LeaseLost,
+            error => Self::Conflict(error.to_string()),
+        }
     }
 }
 

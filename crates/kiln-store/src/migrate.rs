@@ -16,6 +16,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0003_retention.sql"),
     include_str!("../migrations/0004_voices.sql"),
     include_str!("../migrations/0005_bus.sql"),
+    include_str!("../migrations/0006_keys.sql"),
 ];
 
 /// Brings the schema up to date, or says why it is not.

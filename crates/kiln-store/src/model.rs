@@ -355,6 +355,9 @@ pub struct Changed {
     pub sessions: Vec<SessionId>,
     /// Whether there may be something to assign now.
     pub assign: bool,
+    /// The last lines of jobs and attempts that the farm ended, which logs that have begun
+    /// get. Where logs are rows, they were written with the change.
+    pub lines: Vec<(LogName, String)>,
 }
 
 /// Something that is reported under a lease.
@@ -617,15 +620,4 @@ pub enum Added {
     Stored(u64),
     /// The log ends here, and not where the piece begins.
     Elsewhere(u64),
-}
-
-/// Of which logs something is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// Of all.
-    Always,
-    /// Of those in which nothing is.
-    Empty,
-    /// Of those in which something is.
-    Begun,
 }

@@ -6,7 +6,7 @@ use sqlx::{
     AnyConnection, AssertSqlSafe, Connection as _, Executor as _,
     any::{AnyConnectOptions, AnyPoolOptions},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
     Config, OpenError, Store, StoreError,
@@ -46,6 +46,7 @@ impl Store {
             pool,
             engine,
             writer: Arc::new(Mutex::new(())),
+            beside: Arc::new(Semaphore::new((connections / 2).max(1) as usize)),
             grouped: group::Queue::default(),
         };
         migrate::run(&store, migrate::MIGRATIONS, config.migrate).await?;

@@ -25,7 +25,7 @@ use crate::{breaker::Breaker, dialect::Engine};
 pub(crate) const ACQUIRE: Duration = Duration::from_secs(5);
 /// How long one statement that reads may take.
 const READ: Duration = Duration::from_secs(10);
-/// How long a transaction that writes may take, without its turn.
+/// How long a transaction that writes may take, with what it waits for: its turn, and rows.
 pub(crate) const WRITE: Duration = Duration::from_secs(20);
 /// How long a connection may take to say that it is there.
 const PING: Duration = Duration::from_secs(2);
@@ -99,7 +99,7 @@ impl Pool {
         }
         let began = Instant::now();
         if !self.breaker.may_ask(began) {
-            return Err(late("it is away"));
+            return Err(self.breaker.told(late("it is away")));
         }
         let had = timeout(ACQUIRE + PING, async {
             match wanted().await {
@@ -124,7 +124,7 @@ impl Pool {
                 }
             }
         }
-        had
+        had.map_err(|error| self.breaker.told(error))
     }
 
     /// One statement on a connection of its own.

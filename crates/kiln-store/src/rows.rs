@@ -1,7 +1,10 @@
 //! Rows and what they mean.
 
 use kiln_core::{
-    farm::{Grants, Labels, Requirements, SessionId, TaskId, UserId, Visibility, WorkerId},
+    farm::{
+        Grants, Labels, Requirements, SessionId, TaskId, UserId, Visibility, WorkerId,
+        attempt::{self, Outcome},
+    },
     job::{JobStatus, TaskStatus},
 };
 use sqlx::{Row as _, any::AnyRow};
@@ -94,6 +97,21 @@ pub(crate) fn job_status(row: &AnyRow) -> Read<JobStatus> {
         .into_iter()
         .find(|status| status.as_str() == text)
         .ok_or_else(|| strange("status"))
+}
+
+/// What reports under an attempt need to know of it.
+pub(crate) fn life(row: &AnyRow) -> Read<attempt::Attempt> {
+    let outcome: Option<String> = row.try_get("outcome")?;
+    let outcome = outcome.map(|text| {
+        Outcome::ALL
+            .into_iter()
+            .find(|outcome| outcome.as_str() == text)
+            .ok_or_else(|| strange("outcome"))
+    });
+    Ok(attempt::Attempt {
+        begun: optional_moment(row, "begun")?.is_some(),
+        outcome: outcome.transpose()?,
+    })
 }
 
 pub(crate) fn task_status(row: &AnyRow) -> Read<TaskStatus> {

@@ -1,9 +1,12 @@
 //! A transaction that writes.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use sqlx::{Any, AnyConnection, Executor as _, Transaction};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 
 use crate::{Store, StoreError, dialect::Engine, model::Moment, pool::WRITE};
 
@@ -19,28 +22,39 @@ pub(crate) struct Tx {
     pub(crate) now: Moment,
     pub(crate) engine: Engine,
     // After `inner`: dropped, and let go, after it.
-    _turn: Option<OwnedMutexGuard<()>>,
+    _turn: Turn,
+}
+
+/// What is let go with a transaction.
+enum Turn {
+    /// Of the one that writes.
+    Alone(#[expect(dead_code, reason = "it is dropped")] OwnedMutexGuard<()>),
+    /// Of one of some.
+    Beside(#[expect(dead_code, reason = "it is dropped")] OwnedSemaphorePermit),
 }
 
 impl Store {
     /// Begins one that is alone: no other one writes until it has ended.
     pub(crate) async fn write(&self) -> Result<Tx, StoreError> {
         let turn = self.writer.clone().lock_owned().await;
-        self.begin(Some(turn)).await
+        self.begin(Turn::Alone(turn)).await
     }
 
     /// Begins one beside others, where the database has that: it must lock each row that it
-    /// decides by. See [`Engine::share`].
+    /// decides by. See [`Engine::keep`]. There are never so many that nothing else has a
+    /// connection, however long they wait for rows.
     pub(crate) async fn write_beside(&self) -> Result<Tx, StoreError> {
         if self.engine.only_writer().is_none() {
             return self.write().await;
         }
-        self.begin(None).await
+        let beside = Arc::clone(&self.beside).acquire_owned().await;
+        let beside = beside.map_err(|closed| StoreError::Unavailable(closed.into()))?;
+        self.begin(Turn::Beside(beside)).await
     }
 
-    async fn begin(&self, turn: Option<OwnedMutexGuard<()>>) -> Result<Tx, StoreError> {
+    async fn begin(&self, turn: Turn) -> Result<Tx, StoreError> {
         let mut inner = self.pool.begin(self.engine.begin()).await?;
-        if let Some(lock) = self.engine.only_writer().filter(|_| turn.is_some()) {
+        if let (Turn::Alone(_), Some(lock)) = (&turn, self.engine.only_writer()) {
             inner.execute(lock).await?;
         }
         let now = sqlx::query_scalar(self.engine.now())

@@ -68,6 +68,8 @@ pub struct Faults {
     pub lose_after: Option<String>,
     /// It cancels the job then.
     pub cancel_after: Option<String>,
+    /// Before so many of the next appends the server says something itself in that log.
+    pub say_between: usize,
     /// Appends are answered with 507.
     pub no_space_for_logs: bool,
     /// Artifacts are refused with these words.

@@ -415,3 +415,20 @@ fn every_claim_of_the_threat_model_names_tests_that_are_there() {
     }
     assert!(seen > 20, "the table was not read");
 }
+
+/// What `make chaos-broken` breaks on purpose.
+#[test]
+fn what_breaks_the_farm_on_purpose_still_fits() {
+    let broken = root().join("crates/kiln/tests/chaos/broken");
+    let patches = files("crates/kiln/tests/chaos/broken", "patch");
+    assert!(!patches.is_empty(), "{} has no patches", broken.display());
+    for patch in patches {
+        let applies = Command::new("git")
+            .args(["apply", "--check", &patch])
+            .current_dir(root())
+            .output()
+            .expect("git");
+        let said = String::from_utf8_lossy(&applies.stderr);
+        assert!(applies.status.success(), "{patch}: {said}");
+    }
+}

@@ -3,9 +3,9 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use redis::{
@@ -17,8 +17,14 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{Address, Shared};
-use crate::{Heard, decode, encode, hint::MAX_MESSAGE};
+use super::{
+    Address, Shared,
+    flood::{Flood, WINDOW},
+};
+use crate::{
+    Heard, decode, encode,
+    hint::{MAX_MESSAGE, speaker},
+};
 
 /// How long the server may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -28,12 +34,6 @@ const PING: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(2);
 /// Messages that wait to be looked at.
 const WAITING: usize = 128;
-/// How often a flood is looked for.
-const WINDOW: Duration = Duration::from_secs(1);
-/// More messages than this in a second are no hints.
-const FLOOD: u64 = 10_000;
-/// Nor are more bytes.
-const FLOOD_BYTES: u64 = 32 << 20;
 
 /// Why a connection ended.
 pub(super) struct Left {
@@ -77,8 +77,7 @@ struct Incoming {
     messages: mpsc::Sender<Vec<u8>>,
     /// There was no room for one.
     missed: AtomicBool,
-    count: AtomicU64,
-    bytes: AtomicU64,
+    flood: Flood,
     /// The connection has ended.
     gone: Notify,
 }
@@ -94,9 +93,7 @@ impl Incoming {
         let Some(Value::BulkString(message)) = info.data.into_iter().nth(1) else {
             return;
         };
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.bytes
-            .fetch_add(message.len() as u64, Ordering::Relaxed);
+        self.flood.came(message.len());
         if message.len() <= MAX_MESSAGE && self.messages.try_send(message).is_err() {
             self.missed.store(true, Ordering::Relaxed);
         }
@@ -109,8 +106,7 @@ pub(super) async fn run(shared: &Shared, address: &Address) -> Left {
     let incoming = Arc::new(Incoming {
         messages,
         missed: AtomicBool::new(false),
-        count: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
+        flood: Flood::new(Instant::now()),
         gone: Notify::new(),
     });
     let pushed = Arc::clone(&incoming);
@@ -179,11 +175,9 @@ async fn guard(incoming: &Incoming) -> Left {
     window.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         window.tick().await;
-        let count = incoming.count.swap(0, Ordering::Relaxed);
-        let bytes = incoming.bytes.swap(0, Ordering::Relaxed);
-        if count > FLOOD || bytes > FLOOD_BYTES {
+        if let Some(why) = incoming.flood.look(Instant::now()) {
             return Left {
-                why: format!("somebody floods it: {count} messages, {bytes} bytes in a second"),
+                why,
                 well: true,
                 long: true,
             };
@@ -204,9 +198,14 @@ async fn listen(
         if incoming.missed.swap(false, Ordering::Relaxed) {
             shared.tell(Heard::Missed);
         }
+        if speaker(&message) == Some(shared.member) {
+            // Its own words, or somebody's who is not listened to by that.
+            incoming.flood.known(shared.member, message.len());
+            continue;
+        }
         match decode(&shared.key, &message) {
-            Ok((member, _)) if member == shared.member => {}
-            Ok((_, hints)) => {
+            Ok((member, hints)) => {
+                incoming.flood.known(member, message.len());
                 for hint in hints {
                     shared.tell(Heard::Hint(hint));
                 }

@@ -14,22 +14,24 @@
 //!
 //! What strangers write into the channel is no message, for it has no seal; what they repeat makes
 //! one look. How much that costs is bounded: a message has a longest length, few of them wait, what comes beyond is dropped and
-//! makes one look at everything; and a bus that says more than `FLOOD` in a second is left
+//! makes one look at everything; and a bus on which strangers say more than servers would (`flood`) is left
 //! for a while.
 
-mod backoff;
 mod config;
 mod connection;
+mod flood;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use kiln_core::farm::Backoff;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::{sync::broadcast, task::AbortHandle};
 
 pub use self::config::{Config, ConfigError};
-use self::{backoff::Backoff, config::Address, connection::Left};
+use self::{config::Address, connection::Left};
 use crate::{Bus, Heard, Hint, Key, Member, Status, Way, memory::BACKLOG, outbox::Outbox};
 
 /// One member, which connects in the background until it is dropped.
@@ -53,7 +55,7 @@ impl Redis {
     pub(crate) fn bus(config: &Config, key: Key) -> Result<Bus, ConfigError> {
         let address = Address::of(config)?;
         let mut member = Member::default();
-        rustix::rand::getrandom(&mut member, rustix::rand::GetRandomFlags::empty())
+        getrandom(&mut member, GetRandomFlags::empty())
             .map_err(|error| ConfigError::Random(error.into()))?;
         let shared = Arc::new(Shared {
             key,
@@ -94,16 +96,22 @@ const LASTED: Duration = Duration::from_secs(30);
 
 /// One connection after the other.
 async fn keep(shared: Arc<Shared>, address: Address) {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::of_server();
     loop {
         let began = Instant::now();
         let Left { why, well, long } = connection::run(&shared, &address).await;
         shared.outbox.open(false);
         if well && began.elapsed() >= LASTED {
-            backoff = Backoff::default();
+            backoff.reset();
+        }
+        if long {
+            backoff.long();
         }
         shared.left(&address, &why);
-        tokio::time::sleep(backoff.next(long)).await;
+        let mut random = [0xff; 4];
+        // Without random numbers all wait the longest, that's all.
+        let _ = getrandom(&mut random, GetRandomFlags::NONBLOCK);
+        tokio::time::sleep(backoff.next(u32::from_ne_bytes(random))).await;
     }
 }
 

@@ -135,6 +135,12 @@ impl Redis {
         self.dir.join("ca.crt")
     }
 
+    /// What it says of itself.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
     /// The port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {

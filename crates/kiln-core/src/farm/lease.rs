@@ -81,6 +81,35 @@ pub fn given_back(tries: u32, counts: bool, reason: &str) -> Next {
     }
 }
 
+/// A lease that has not ended, as the farm looks at it. Moments are microseconds of the
+/// database's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Running {
+    /// When it was given.
+    pub granted: i64,
+    /// Until when it was renewed.
+    pub expires: i64,
+    /// For how long the job may run.
+    pub deadline_seconds: u64,
+    /// Whether a task may have started.
+    pub begun: bool,
+    /// The attempts that count, with this one.
+    pub tries: u32,
+}
+
+/// Where a job goes whose lease is over; none when it is not.
+///
+/// `heard` is when renewals had been received for one whole lease: what ran out by then has.
+/// Whoever found that out may have stood still since, and then it says nothing of `now`.
+#[must_use]
+pub fn over(lease: &Running, heard: i64, now: i64) -> Option<Next> {
+    let known = heard.min(now);
+    if is_overdue(lease.granted, lease.deadline_seconds, known) {
+        return Some(overdue());
+    }
+    (lease.expires < known).then(|| lost(lease.begun, lease.tries))
+}
+
 /// Whether a job that was given to a worker at `started` is so late that the farm
 /// ends it. Moments are microseconds of one clock.
 #[must_use]
@@ -119,6 +148,22 @@ mod tests {
         for reason in ["task worker lost failed: exit status 1", "", "3"] {
             assert!(!is_the_farms(reason), "{reason}");
         }
+    }
+
+    #[test]
+    fn a_lease_that_ran_out_since_renewals_were_heard_of_is_not_over() {
+        let lease = Running {
+            granted: 0,
+            expires: 100,
+            deadline_seconds: 60,
+            begun: true,
+            tries: 1,
+        };
+        assert_eq!(over(&lease, 100, 200), None);
+        assert_eq!(over(&lease, 101, 200), Some(lost(true, 1)));
+        assert_eq!(over(&lease, 200, 100), None);
+        assert_eq!(over(&lease, 121_000_000, 121_000_000), Some(overdue()));
+        assert_eq!(over(&lease, 100, 121_000_000), None);
     }
 
     proptest! {

@@ -3,15 +3,20 @@
 //!
 //! All of it is pure: clocks, random numbers and what is stored are arguments.
 
+pub mod attempt;
+mod backoff;
 mod grants;
 mod ids;
 pub mod lease;
 pub mod limits;
+pub mod lines;
 mod names;
+pub mod reception;
 mod requirements;
 pub mod schedule;
 pub mod wait;
 
+pub use backoff::Backoff;
 pub use grants::{Access, GrantError, Grants, Kind, Scope};
 pub use ids::{
     ArtifactId, Fence, GroupId, JobId, SessionId, ShareId, TaskId, TokenId, UserId, WorkerId,

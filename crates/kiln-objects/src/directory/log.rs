@@ -221,6 +221,7 @@ impl LockedLog {
         locked.state.file = None;
         disk::blocking(move || {
             std::fs::remove_file(&locked.log.path)?;
+            disk::sync_entries(&locked.log.root, &locked.log.path)?;
             Ok(locked
                 .log
                 .packed

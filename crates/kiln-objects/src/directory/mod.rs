@@ -40,8 +40,7 @@ use tokio::{
 pub(crate) use disk::blocking;
 
 use crate::{
-    AppendError, Found, Index, PutError, Reader, When, is_name, no_name, table::Table,
-    upkeep::of_job,
+    AppendError, Found, Index, PutError, Reader, is_name, no_name, table::Table, upkeep::of_job,
 };
 
 #[derive(Debug)]
@@ -99,33 +98,52 @@ impl Directory {
         offset: u64,
         bytes: Bytes,
     ) -> Result<u64, AppendError> {
-        let locked = self.entry(log)?.lock().await?;
-        if self.index.holds(lease).await? != log.job() {
-            return Err(AppendError::LeaseLost);
-        }
+        let locked = self.held(lease, log).await?;
         if locked.stored() == 0 {
             return Err(AppendError::NotBegun);
         }
         locked.append(offset, bytes).await
     }
 
-    pub(crate) async fn append_text(
+    pub(crate) async fn begin(
         &self,
+        lease: LeaseKey<'_>,
         log: &LogName,
         text: String,
-        when: When,
-    ) -> io::Result<u64> {
-        let locked = self.entry(log)?.lock().await?;
-        let stored = locked.stored();
-        let wanted = match when {
-            When::Always => true,
-            When::Empty => stored == 0,
-            When::Begun => stored > 0,
-        };
-        match wanted {
-            true => locked.append_text(text).await,
-            false => Ok(stored),
+    ) -> Result<u64, AppendError> {
+        let locked = self.held(lease, log).await?;
+        match locked.stored() {
+            0 => Ok(locked.append_text(text).await?),
+            stored => Ok(stored),
         }
+    }
+
+    /// A log for who has a lease of its job.
+    async fn held(
+        &self,
+        lease: LeaseKey<'_>,
+        log: &LogName,
+    ) -> Result<log::LockedLog, AppendError> {
+        let locked = self.entry(log)?.lock().await?;
+        match self.index.holds(lease).await? == log.job() {
+            true => Ok(locked),
+            false => Err(AppendError::LeaseLost),
+        }
+    }
+
+    pub(crate) async fn add_text(&self, log: &LogName, text: String) -> io::Result<()> {
+        let locked = self.entry(log)?.lock().await?;
+        locked.append_text(text).await?;
+        Ok(())
+    }
+
+    /// Adds text to a log that has begun.
+    pub(crate) async fn end(&self, log: &LogName, text: String) -> io::Result<()> {
+        let locked = self.entry(log)?.lock().await?;
+        if locked.stored() > 0 {
+            locked.append_text(text).await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn stored(&self, log: &LogName) -> io::Result<u64> {

@@ -1,6 +1,11 @@
 //! A bucket: objects by key, below the farm's prefix.
 
-use std::{io, ops::Range, time::Duration};
+use std::{
+    io,
+    ops::Range,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -17,6 +22,9 @@ use crate::{Found, Reader};
 
 /// How long a look takes at the most whether one can write.
 const CHECK: Duration = Duration::from_secs(5);
+/// How long what was written to see whether one can is looked for instead of being written
+/// again: a bucket that keeps versions keeps each of them.
+const WRITTEN: Duration = Duration::from_mins(1);
 
 pub(super) struct Bucket {
     stores: Stores,
@@ -24,6 +32,8 @@ pub(super) struct Bucket {
     /// What it is, for people.
     name: String,
     access_key: String,
+    /// When it was seen last that one can write.
+    written: Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Bucket {
@@ -41,6 +51,7 @@ impl Bucket {
             prefix,
             name: format!("the bucket `{}` at {}", config.bucket, config.place()),
             access_key: config.access_key.clone(),
+            written: Mutex::default(),
         })
     }
 
@@ -60,11 +71,26 @@ impl Bucket {
             .await
     }
 
-    /// Writes once, without trying again: what is told is how it is now.
+    /// Writes, at most once a minute as long as that goes, and looks for what was written
+    /// between. Nothing is tried again: what is told is how it is now.
     pub(super) async fn check(&self) -> io::Result<()> {
         let path = self.path(key::READY)?;
-        self.told(self.stores.once.put(&path, "kiln\n".into()))
-            .await
+        let written = || self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        // Until it is seen again.
+        let before = written().take().filter(|at| at.elapsed() < WRITTEN);
+        let at = match before {
+            Some(at) => {
+                self.told(self.stores.once.head(&path)).await?;
+                at
+            }
+            None => {
+                let put = self.stores.once.put(&path, "kiln\n".into());
+                self.told(put).await?;
+                Instant::now()
+            }
+        };
+        *written() = Some(at);
+        Ok(())
     }
 
     /// Waits for an answer for a while; a sentence when that is no good one.
@@ -83,23 +109,27 @@ impl Bucket {
         };
         let cause = fault::cause(&error);
         let fault = fault::of(&error);
-        let text = match fault.kind() {
-            _ if cause.contains("NoSuchBucket") || fault.kind() == io::ErrorKind::NotFound => {
-                format!("{name} is not there ({cause}); make it, or name another in `objects`")
-            }
+        let (kind, text) = match fault.kind() {
+            _ if cause.contains("NoSuchBucket") || fault.kind() == io::ErrorKind::NotFound => (
+                io::ErrorKind::NotFound,
+                format!("{name} is not there ({cause}); make it, or name another in `objects`"),
+            ),
             // Of a refused listing nothing else is told but what was answered.
             kind if kind == io::ErrorKind::PermissionDenied
                 || cause.contains("403 Forbidden")
                 || cause.contains("401 Unauthorized") =>
             {
-                format!(
-                    "{name} refuses the key {} ({cause}); see s3-access-key and s3-secret-key",
-                    self.access_key
+                let key = &self.access_key;
+                (
+                    io::ErrorKind::PermissionDenied,
+                    format!(
+                        "{name} refuses the key {key} ({cause}); see s3-access-key and s3-secret-key"
+                    ),
                 )
             }
-            _ => format!("{name} can't be used: {cause}"),
+            kind => (kind, format!("{name} can't be used: {cause}")),
         };
-        Err(io::Error::new(fault.kind(), text))
+        Err(io::Error::new(kind, text))
     }
 
     pub(super) async fn put(&self, key: &str, bytes: Bytes) -> io::Result<()> {

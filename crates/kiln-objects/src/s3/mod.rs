@@ -19,6 +19,8 @@ mod config;
 mod fault;
 mod key;
 mod pack;
+#[cfg(feature = "testing")]
+mod raw;
 mod read;
 
 use std::{io, sync::Arc, time::Duration};
@@ -32,11 +34,13 @@ use tokio::{
 
 use self::{bucket::Bucket, read::Pieces};
 use crate::{
-    AppendError, Held, Index, IndexError, NewPiece, Piece, PutError, Reader, When,
+    AppendError, Held, Index, IndexError, NewPiece, Piece, PutError, ReachError, Reader,
     counted::sha256,
     table::{Table, Watched},
 };
 pub use config::S3Config;
+#[cfg(feature = "testing")]
+pub use raw::Raw;
 
 /// How long an append may take. Its worker waits longer for the answer, which is then
 /// that it may be sent again.
@@ -106,9 +110,17 @@ impl S3 {
         })))
     }
 
-    /// Whether the bucket is there, and can be listed.
-    pub(crate) async fn look(&self) -> io::Result<()> {
-        self.0.bucket.look().await
+    /// Whether the bucket is there, can be listed, and written.
+    pub(crate) async fn reach(config: &S3Config) -> Result<(), ReachError> {
+        let bucket = Bucket::connect(config).map_err(ReachError::Wrong)?;
+        let reached = async {
+            bucket.look().await?;
+            bucket.check().await
+        };
+        reached.await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => ReachError::Wrong(error),
+            _ => ReachError::Away(error),
+        })
     }
 
     pub(crate) async fn check(&self) -> io::Result<()> {
@@ -138,14 +150,14 @@ impl S3 {
         appended.await.map_err(io::Error::other)?
     }
 
-    pub(crate) async fn append_text(
+    pub(crate) async fn begin(
         &self,
+        lease: LeaseKey<'_>,
         log: &LogName,
         text: &str,
-        when: When,
-    ) -> io::Result<u64> {
+    ) -> Result<u64, AppendError> {
         key::of_log(log)?;
-        let stored = self.0.index.add_text(log, text, when).await?;
+        let stored = self.0.index.begin(lease, log, text).await?;
         self.0.known(log).grown(stored);
         Ok(stored)
     }
@@ -235,12 +247,20 @@ impl Inner {
                 return Ok(stored);
             }
         }
-        let added = self.add(lease, log, stored, new).await;
-        // Also where another server was first: the next append looks at what is there.
+        let added = self.add(lease, log, stored, new.clone()).await;
         if let Ok(end) | Err(AppendError::Offset { stored: end }) = added {
             known.grown(end);
         }
-        added
+        let Err(AppendError::Offset { stored: end }) = added else {
+            return added;
+        };
+        // Another server was first, or this one and its answer was lost: that is no other
+        // than a repetition.
+        let there = end.saturating_sub(stored) >= new.len() as u64;
+        match there && self.has(log, stored, &new).await? {
+            true => Ok(end),
+            false => Err(AppendError::Offset { stored: end }),
+        }
     }
 
     /// Whether these bytes are in the log there. Of a piece that is all among them its

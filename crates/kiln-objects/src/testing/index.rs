@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_core::farm::{Fence, JobId, LeaseKey, LogName};
 
-use crate::{Held, Index, IndexError, NewPiece, PackedLog, Piece, When};
+use crate::{Held, Index, IndexError, NewPiece, PackedLog, Piece};
 
 /// An index in memory. Every lease is of one job, and holds until it is ended.
 #[derive(Debug)]
@@ -37,6 +37,19 @@ impl MemoryIndex {
     /// Ends a lease.
     pub fn end_lease(&self, fence: Fence) {
         self.state().ended.insert(fence.0);
+    }
+
+    /// Adds text as lines of their own, as a transaction of the farm does. Gives where the log
+    /// ends then.
+    pub fn add_text(&self, log: &LogName, text: &str) -> u64 {
+        let mut state = self.state();
+        let mid_line = state.logs.get(log).is_some_and(|(_, mid_line)| *mid_line);
+        let text = match mid_line {
+            true => format!("\n{text}"),
+            false => text.to_owned(),
+        };
+        let length = text.len() as u64;
+        state.add(log, length, Held::Text(Bytes::from(text)), false)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -111,24 +124,20 @@ impl Index for MemoryIndex {
         Ok(())
     }
 
-    async fn add_text(&self, log: &LogName, text: &str, when: When) -> Result<u64, IndexError> {
-        let mut state = self.state();
-        let stored = state.end(log);
-        let wanted = match when {
-            When::Always => true,
-            When::Empty => stored == 0,
-            When::Begun => stored > 0,
-        };
-        if !wanted {
-            return Ok(stored);
+    async fn begin(
+        &self,
+        lease: LeaseKey<'_>,
+        log: &LogName,
+        text: &str,
+    ) -> Result<u64, IndexError> {
+        if self.holds(lease).await? != log.job() {
+            return Err(IndexError::LeaseLost);
         }
-        let mid_line = state.logs.get(log).is_some_and(|(_, mid_line)| *mid_line);
-        let text = match mid_line {
-            true => format!("\n{text}"),
-            false => text.to_owned(),
-        };
-        let length = text.len() as u64;
-        Ok(state.add(log, length, Held::Text(Bytes::from(text)), false))
+        let stored = self.state().end(log);
+        match stored {
+            0 => Ok(self.add_text(log, text)),
+            stored => Ok(stored),
+        }
     }
 
     async fn pack(&self, log: &LogName, packed: &PackedLog) -> Result<(), IndexError> {

@@ -1,6 +1,4 @@
-use std::io;
-
-use kiln_objects::{AppendError, Index as _, LogName, Objects, When};
+use kiln_objects::{AppendError, LogName, Objects};
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
 use crate::place::{FENCE, FIRST, Place, START, bytes, ends_at, log, read, task};
@@ -70,12 +68,7 @@ pub async fn no_bytes_ask_where_the_log_ends(place: &Place) {
 
 pub async fn a_line_of_the_servers_is_a_line_of_its_own(place: &Place) {
     let objects = place.open().await;
-    let always = async |line| {
-        objects
-            .append_line(&log(), line, When::Always)
-            .await
-            .unwrap()
-    };
+    let always = async |line| place.line(&objects, &log(), line).await;
     assert_eq!(always("one\nand\r\0only").await, 14);
     place.append(&objects, 14, b"no end").await.unwrap();
     assert_eq!(always("last").await, 26);
@@ -86,14 +79,32 @@ pub async fn a_line_of_the_servers_is_a_line_of_its_own(place: &Place) {
     assert_eq!(text, b"one and  only\nno end\nlast\nof all\nend\nend\n");
 }
 
-pub async fn a_line_may_be_for_logs_that_are_empty_or_that_have_begun(place: &Place) {
+pub async fn a_log_is_begun_once_and_only_under_its_lease(place: &Place) {
     let objects = place.open().await;
-    let line = async |line, when| objects.append_line(&log(), line, when).await.unwrap();
-    assert_eq!(line("too early", When::Begun).await, 0);
-    assert_eq!(line("first", When::Empty).await, 6);
-    assert_eq!(line("too late", When::Empty).await, 6);
-    assert_eq!(line("last", When::Begun).await, 11);
-    assert_eq!(read(&objects, &log()).await, b"first\nlast\n");
+    let begin = async |line| objects.begin(place.key(), &log(), line).await;
+    assert_eq!(begin("fir\nst").await.unwrap(), 7);
+    assert_eq!(begin("too late").await.unwrap(), 7);
+    assert_eq!(read(&objects, &log()).await, b"fir st\n");
+    place.index.end_lease(FENCE);
+    let refused = objects.begin(place.key(), &task("build"), "late").await;
+    assert!(
+        matches!(refused, Err(AppendError::LeaseLost)),
+        "{refused:?}"
+    );
+    assert_eq!(objects.stored(&task("build")).await.unwrap(), 0);
+}
+
+pub async fn a_last_line_is_for_a_log_that_has_begun(place: &Place) {
+    let objects = place.open().await;
+    let last = async || objects.lines_after_commit(&log(), "last\n").await.unwrap();
+    last().await;
+    assert_eq!(objects.stored(&log()).await.unwrap(), 0);
+    objects.begin(place.key(), &log(), FIRST).await.unwrap();
+    last().await;
+    // Else the transaction writes it.
+    let said = if objects.are_indexed() { "" } else { "last\n" };
+    let text = String::from_utf8(read(&objects, &log()).await).unwrap();
+    assert_eq!(text, format!("first\n{said}"));
 }
 
 pub async fn lines_before_a_commit_are_there_with_it(place: &Place) {
@@ -102,8 +113,7 @@ pub async fn lines_before_a_commit_are_there_with_it(place: &Place) {
     let left = objects.lines_before_commit(&log(), &lines).await.unwrap();
     if let Some(text) = left {
         assert_eq!(objects.stored(&log()).await.unwrap(), 0);
-        let written = place.index.add_text(&log(), &text, When::Always).await;
-        assert_eq!(written.unwrap(), 9);
+        assert_eq!(place.index.add_text(&log(), &text), 9);
     }
     assert_eq!(read(&objects, &log()).await, b"one\nt wo\n");
 }
@@ -126,10 +136,7 @@ pub async fn who_watches_is_told_of_what_is_stored(place: &Place) {
     assert_eq!(*end.borrow_and_update(), 11);
     place.append(&objects, START, b"hello").await.unwrap();
     assert!(!end.has_changed().unwrap(), "nothing is new");
-    objects
-        .append_line(&log(), "line", When::Always)
-        .await
-        .unwrap();
+    place.append(&objects, 11, b" again").await.unwrap();
     assert_eq!(*end.borrow_and_update(), 17);
 }
 
@@ -137,10 +144,7 @@ pub async fn nothing_comes_after_what_the_server_said_when_it_ended_the_lease(pl
     let objects = place.begun().await;
     place.append(&objects, START, b"mid").await.unwrap();
     place.index.end_lease(FENCE);
-    objects
-        .append_line(&log(), "over", When::Always)
-        .await
-        .unwrap();
+    place.line(&objects, &log(), "over").await;
     // Also where this process believes to know the end.
     for offset in [0, START, START + 3, START + 9] {
         let refused = place.append(&objects, offset, b"late").await;
@@ -157,12 +161,8 @@ pub async fn a_name_never_leads_elsewhere(place: &Place) {
     let long = "x".repeat(256);
     for name in ["", ".", "..", "../../log", "a/b", "a\0b", &long] {
         let log = task(name);
-        let error = objects.append_line(&log, "x", When::Always).await;
-        assert_eq!(
-            error.unwrap_err().kind(),
-            io::ErrorKind::InvalidInput,
-            "{name}"
-        );
+        let error = objects.begin(place.key(), &log, "x").await;
+        assert!(matches!(error, Err(AppendError::Io(_))), "{name}");
         assert!(objects.stored(&log).await.is_err());
         let bytes = bytes::Bytes::from_static(b"x");
         let error = objects.append(place.key(), &log, 0, bytes).await;
@@ -177,7 +177,7 @@ pub async fn tasks_and_jobs_have_logs_of_their_own(place: &Place) {
         (task("log"), "task"),
         (task("a%2Fb"), "strange"),
     ] {
-        let end = objects.append_line(&log, line, When::Always).await.unwrap();
+        let end = objects.begin(place.key(), &log, line).await.unwrap();
         let bytes = bytes::Bytes::from_static(b"more\n");
         objects.append(place.key(), &log, end, bytes).await.unwrap();
     }
@@ -279,10 +279,7 @@ pub async fn overlapping_appends_in_any_order_are_the_stream(place: &Place) {
         let (stream, pieces) = case.new_tree(&mut runner).unwrap().current();
         let log = task(&number.to_string());
         let mut objects = place.open().await;
-        objects
-            .append_line(&log, "first", When::Empty)
-            .await
-            .unwrap();
+        objects.begin(place.key(), &log, FIRST).await.unwrap();
         for some in pieces.chunks(4) {
             if number % 2 == 0 {
                 objects = place.open().await;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use kiln_objects::{Objects, When};
+use kiln_objects::Objects;
 use tokio::io::AsyncReadExt;
 
 use crate::place::{FIRST, Place, START, bytes, ends_at, log, read, task};
@@ -111,10 +111,7 @@ pub async fn nothing_is_added_to_a_packed_log(place: &Place) {
 pub async fn a_log_that_packing_does_not_make_smaller_stays_as_it_is(place: &Place) {
     let objects = place.begun().await;
     assert_eq!(objects.pack(&log()).await.unwrap(), START);
-    objects
-        .append_line(&log(), "more", When::Always)
-        .await
-        .unwrap();
+    place.line(&objects, &log(), "more").await;
     assert_eq!(read(&objects, &log()).await, b"first\nmore\n");
     assert_eq!(objects.pack(&task("none")).await.unwrap(), 0);
     assert_eq!(place.count("logs/1/1234/tasks"), 0);
@@ -124,7 +121,7 @@ pub async fn what_is_there_is_listed_and_removed(place: &Place) {
     let text = lines(20_000);
     let objects = written(place, &text).await;
     objects
-        .append_line(&task("build"), "x", When::Always)
+        .begin(place.key(), &task("build"), "x")
         .await
         .unwrap();
     let artifact = |job, index| {
@@ -191,12 +188,7 @@ async fn in_a_directory_a_packed_log_takes_the_place_of_its_file() {
         .append(&objects, lines(20_000).len() as u64, b"more")
         .await;
     assert_eq!(ends_at(more), lines(20_000).len() as u64);
-    assert!(
-        objects
-            .append_line(&log(), "more", When::Always)
-            .await
-            .is_err()
-    );
+    assert!(objects.lines_after_commit(&log(), "more\n").await.is_err());
 }
 
 #[tokio::test]

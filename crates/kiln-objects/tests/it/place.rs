@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use kiln_core::farm::{Fence, JobId, LeaseKey, SessionId, WorkerId};
 use kiln_objects::{
-    AppendError, Config, LogName, Objects, S3Config, When,
+    AppendError, Config, LogName, Objects, S3Config,
     testing::{MemoryIndex, S3},
 };
 use tokio::io::AsyncReadExt;
@@ -87,9 +87,20 @@ impl Place {
     /// With a log that has its first line.
     pub async fn begun(&self) -> Objects {
         let objects = self.open().await;
-        let begun = objects.append_line(&log(), FIRST, When::Always).await;
+        let begun = objects.begin(self.key(), &log(), FIRST).await;
         assert_eq!(begun.unwrap(), START);
         objects
+    }
+
+    /// Adds a line of the farm's, as one of its transactions does. Gives where the log ends
+    /// then.
+    pub async fn line(&self, objects: &Objects, log: &LogName, line: &str) -> u64 {
+        let lines = [line.to_owned()];
+        let left = objects.lines_before_commit(log, &lines).await.unwrap();
+        match left {
+            Some(text) => self.index.add_text(log, &text),
+            None => objects.stored(log).await.unwrap(),
+        }
     }
 
     pub fn key(&self) -> LeaseKey<'_> {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use kiln_objects::{AppendError, Config, Held, Index as _, Objects, S3Config, When, testing::S3};
+use kiln_objects::{
+    AppendError, Config, Held, Index as _, Objects, ReachError, S3Config, testing::S3,
+};
 
 use crate::place::{FENCE, Place, START, ends_at, log, read, task};
 
@@ -29,7 +31,7 @@ async fn the_servers_own_lines_need_no_object_store() {
     let place = Place::in_bucket(&server, |config| config);
     let objects = place.open().await;
     server.kill().unwrap();
-    let end = objects.append_line(&log(), "line", When::Always).await;
+    let end = objects.begin(place.key(), &log(), "line").await;
     assert_eq!(end.unwrap(), 5);
     assert_eq!(read(&objects, &log()).await, b"line\n");
 }
@@ -65,15 +67,27 @@ async fn two_servers_that_take_the_same_append_have_it_once() {
     let (one, two) = (place.begun().await, place.open().await);
     two.stored(&log()).await.unwrap();
     place.append(&one, START, b"hello\n").await.unwrap();
-    // What this one knows is old: it is told where the log ends, and may ask again.
-    let late = place.append(&two, START, b"hello\n").await;
-    assert!(
-        matches!(late, Ok(12) | Err(AppendError::Offset { stored: 12 })),
-        "{late:?}"
-    );
+    // What this one knows is old: its commit finds that they are there.
+    assert_eq!(place.append(&two, START, b"hello\n").await.unwrap(), 12);
     assert_eq!(place.append(&two, START, b"hello\n").await.unwrap(), 12);
     assert_eq!(read(&two, &log()).await, b"first\nhello\n");
     assert_eq!(place.count("logs"), 1);
+}
+
+#[tokio::test]
+async fn a_line_that_comes_in_between_takes_the_place_of_no_byte() {
+    let place = Place::s3().await;
+    let objects = place.begun().await;
+    // Another server ends an attempt, and this one does not know yet.
+    let end = place.index.add_text(&log(), "over\n");
+    let refused = place.append(&objects, START, b"hello\n").await;
+    assert_eq!(ends_at(refused), end, "nothing of it is there");
+    assert_eq!(place.count("logs"), 0);
+    // Also where it knows, and where as many bytes are there, but others.
+    let refused = place.append(&objects, START, b"hello").await;
+    assert_eq!(ends_at(refused), end);
+    place.append(&objects, end, b"hello\n").await.unwrap();
+    assert_eq!(read(&objects, &log()).await, b"first\nover\nhello\n");
 }
 
 #[tokio::test]
@@ -107,8 +121,8 @@ async fn a_log_with_a_hole_is_an_error_and_never_other_bytes() {
 async fn refused(place: &Place, change: impl FnOnce(&mut S3Config)) -> String {
     let mut config = place.s3_config().clone();
     change(&mut config);
-    let opened = Objects::at(Config::S3(config), place.index.clone()).await;
-    let said = opened.unwrap_err().to_string();
+    let error = Config::S3(config).reach().await.unwrap_err();
+    let said = error.to_string();
     assert!(
         !said.contains("a-secret-of-the-tests") && !said.contains('<'),
         "{said}"
@@ -139,8 +153,27 @@ async fn what_is_wrong_with_an_object_store_is_told_at_the_start() {
         said.contains("can't be used") && said.contains("refused"),
         "{said}"
     );
+    let mut away = place.s3_config().clone();
+    away.endpoint = Some(format!("http://{address}"));
+    let away = Config::S3(away).reach().await;
+    assert!(matches!(away, Err(ReachError::Away(_))), "{away:?}");
     let said = refused(&place, |config| config.prefix = "a//b".to_owned()).await;
     assert!(said.contains("`a//b` is no prefix"), "{said}");
+}
+
+#[tokio::test]
+async fn whether_one_can_write_is_tried_once_a_minute_and_looked_for_between() {
+    let place = Place::s3().await;
+    let objects = place.open().await;
+    let ready = place.files.join("ready");
+    objects.check().await.unwrap();
+    std::fs::write(&ready, "as it was\n").unwrap();
+    objects.check().await.unwrap();
+    assert_eq!(std::fs::read_to_string(&ready).unwrap(), "as it was\n");
+    std::fs::remove_file(&ready).unwrap();
+    objects.check().await.unwrap_err();
+    objects.check().await.unwrap();
+    assert!(ready.exists(), "what was not found is written again");
 }
 
 #[tokio::test]
@@ -155,6 +188,7 @@ async fn a_farm_may_have_the_whole_bucket() {
     let objects = place.begun().await;
     place.append(&objects, START, b"hello").await.unwrap();
     assert_eq!(read(&objects, &log()).await, b"first\nhello");
+    objects.check().await.unwrap();
     assert!(place.files.join("ready").exists());
 }
 
@@ -167,10 +201,7 @@ async fn many_logs_grow_at_once() {
         let (place, objects) = (Arc::clone(&place), objects.clone());
         all.spawn(async move {
             let log = task(&number.to_string());
-            let mut at = objects
-                .append_line(&log, "first", When::Empty)
-                .await
-                .unwrap();
+            let mut at = objects.begin(place.key(), &log, "first").await.unwrap();
             for round in 0..5 {
                 let bytes = bytes::Bytes::from(format!("{number} {round}\n"));
                 at = objects.append(place.key(), &log, at, bytes).await.unwrap();

@@ -30,15 +30,18 @@ pub(crate) struct Seat {
     /// The leases of which it was told.
     known: Mutex<HashSet<Fence>>,
     behind: Notify,
+    /// Another has taken its place.
+    replaced: Notify,
 }
 
 impl Board {
-    /// A session's seat from now on; one before it is not looked at any more. It is behind
-    /// until it looked once.
+    /// A session's seat from now on; one before it, whose end nobody has noticed yet, is told to
+    /// go, so that no lease is offered on two. It is behind until it looked once.
     pub(crate) fn take(&self, session: &SessionId, known: HashSet<Fence>) -> Arc<Seat> {
         let seat = Arc::new(Seat {
             known: Mutex::new(known),
             behind: Notify::new(),
+            replaced: Notify::new(),
         });
         seat.behind.notify_one();
         let mut seats = self.lock();
@@ -46,9 +49,12 @@ impl Board {
             seats.by_session.retain(|_, seat| seat.strong_count() > 0);
             seats.sweep_at = 2 * seats.by_session.len();
         }
-        seats
+        let before = seats
             .by_session
             .insert(session.clone(), Arc::downgrade(&seat));
+        if let Some(before) = before.and_then(|before| before.upgrade()) {
+            before.replaced.notify_one();
+        }
         seat
     }
 
@@ -85,6 +91,11 @@ impl Seat {
     /// Does something with the leases of which it was told.
     pub(crate) fn known<T>(&self, with: impl FnOnce(&mut HashSet<Fence>) -> T) -> T {
         with(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until another has taken its place.
+    pub(crate) async fn is_replaced(&self) {
+        self.replaced.notified().await;
     }
 
     /// Waits until it is behind.
@@ -124,6 +135,17 @@ mod tests {
         one.known(|known| known.insert(Fence(9)));
         board.compare(vec![(session(1), Fence(9))]);
         assert!(!is_behind(&one) && is_behind(&two), "one was taken away");
+    }
+
+    #[test]
+    fn who_held_a_seat_is_told_when_another_takes_it() {
+        let board = Board::default();
+        let one = board.take(&session(1), fences(&[]));
+        let _other = board.take(&session(2), fences(&[]));
+        assert!(one.is_replaced().now_or_never().is_none());
+        let again = board.take(&session(1), fences(&[]));
+        assert!(one.is_replaced().now_or_never().is_some());
+        assert!(again.is_replaced().now_or_never().is_none());
     }
 
     #[test]

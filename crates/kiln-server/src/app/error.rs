@@ -89,14 +89,27 @@ impl Error {
     }
 }
 
+/// Tells the operator that something failed; at debug only where the one reason is that the
+/// database is away, which the store tells once.
+macro_rules! failed {
+    ($error:expr, $($said:tt)+) => {
+        if kiln_store::is_away($error) {
+            tracing::debug!($($said)+);
+        } else {
+            tracing::warn!($($said)+);
+        }
+    };
+}
+pub(crate) use failed;
+
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound(what) => Self::Hidden(what),
             StoreError::Conflict(message) => Self::Conflict(message),
             StoreError::LeaseLost => Self::Conflict(error.to_string()),
-            StoreError::Unavailable(source) => {
-                tracing::error!(%source, "the database failed");
+            StoreError::Unavailable(_) => {
+                failed!(&error, "{error}");
                 Self::Unavailable
             }
         }
@@ -105,7 +118,10 @@ impl From<StoreError> for Error {
 
 impl From<std::io::Error> for Error {
     fn from(source: std::io::Error) -> Self {
-        tracing::error!(%source, "the storage of logs and artifacts failed");
+        failed!(
+            &source,
+            "the storage of logs and artifacts failed: {source}"
+        );
         Self::Unavailable
     }
 }

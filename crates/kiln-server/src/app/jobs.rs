@@ -7,7 +7,7 @@ use super::{
     Actor, Error, Result, narrate,
     permission::{self, Deed, Wish},
 };
-use crate::state::State;
+use crate::state::{Shared, State};
 
 /// Jobs on one page of a list.
 pub(crate) const PAGE: u32 = 25;
@@ -57,7 +57,7 @@ pub(crate) async fn start(state: &State, actor: &Actor, id: JobId) -> Result<Job
 ///
 /// # Errors
 /// When it has ended, or is not this actor's.
-pub(crate) async fn cancel(state: &State, actor: &Actor, id: JobId) -> Result<Job> {
+pub(crate) async fn cancel(state: &Shared, actor: &Actor, id: JobId) -> Result<Job> {
     let job = find(state, actor, id, Wish::Change).await?;
     let who = match actor.person() {
         Some(user) if user.id != job.owner => format!("~{} cancelled it", user.username),
@@ -67,8 +67,7 @@ pub(crate) async fn cancel(state: &State, actor: &Actor, id: JobId) -> Result<Jo
         let text = format!("job {id} has ended already: {}", job.status);
         return Err(Error::Conflict(text));
     }
-    let changed = state.store.cancel(id, &who).await?;
-    narrate::decided(state, &changed).await;
+    narrate::deciding_for(state, |store| async move { store.cancel(id, &who).await }).await?;
     find(state, actor, id, Wish::Change).await
 }
 

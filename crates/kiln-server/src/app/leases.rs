@@ -13,7 +13,10 @@ use kiln_wire::report::{End, Event, Return};
 use tokio::io::AsyncRead;
 
 use super::narrate;
-use crate::{metrics::Image, state::State};
+use crate::{
+    metrics::Image,
+    state::{Shared, State},
+};
 
 /// A reason, in bytes. What is over is cut: a job's end is not refused for it.
 const REASON: usize = 1024;
@@ -130,7 +133,7 @@ async fn move_task(state: &State, key: LeaseKey<'_>, task: &str, status: TaskSta
         if !lease.begun {
             return Err(invalid("no task runs before `begun`"));
         }
-        narrate::task(state, lease.job.id, task).await?;
+        narrate::task(state, key, lease.job.id, task).await?;
     }
     let changed = state.store.set_task(key, task, status).await?;
     state.hints.changed(&changed);
@@ -271,20 +274,28 @@ pub(crate) async fn end(state: &State, key: LeaseKey<'_>, end: End) -> Result<()
         reason,
         tasks: end.tasks,
     };
-    for reported in state.store.report(key, vec![deed]).await {
-        narrate::ended(state, end.status, &reported?);
-    }
+    let reported = state.store.report(key, deed).await?;
+    narrate::ended(state, end.status, &reported);
     Ok(())
 }
 
 /// The worker can't run the job.
-pub(crate) async fn give_back(state: &State, key: LeaseKey<'_>, back: Return) -> Result<()> {
+pub(crate) async fn give_back(state: &Shared, key: LeaseKey<'_>, back: Return) -> Result<()> {
     if back.reason.trim().is_empty() {
         return Err(invalid("say why the job comes back"));
     }
     let reason = sentence(&back.reason);
-    let changed = state.store.give_back(key, &reason, back.counts).await?;
-    narrate::decided(state, &changed).await;
+    let (worker, session, fence) = (key.worker, key.session.clone(), key.fence);
+    let given_back = narrate::deciding_for(state, |store| async move {
+        let session = &session;
+        let key = LeaseKey {
+            worker,
+            session,
+            fence,
+        };
+        store.give_back(key, &reason, back.counts).await
+    });
+    given_back.await?;
     Ok(())
 }
 

@@ -191,8 +191,6 @@ pub(crate) struct Follower {
     /// Of who wants bytes before they are stored.
     live: Option<broadcast::Receiver<Piece>>,
     changes: watch::Receiver<()>,
-    /// Whether all that the farm says at a job's end has been written.
-    complete: bool,
     stopping: watch::Receiver<bool>,
     early: Early,
     /// Whether the last bytes were early ones: that more is stored is told, or seen at the
@@ -215,11 +213,13 @@ impl Follower {
         let growth = state.objects.watch(&log.name);
         let grown = state.hints.log(&log.name);
         let live = early.then(|| state.hints.live(&log.name));
+        if early {
+            state.hints.want(&log.name);
+        }
         let stopping = state.stopping.clone();
         let changes = state.hints.job(job);
         Self {
             changes,
-            complete: log.over,
             stopping,
             state,
             actor,
@@ -245,6 +245,11 @@ impl Follower {
     /// at all: nothing follows on what is not in the log.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
+            // Whoever reads more slowly than the log grows never comes to wait for more.
+            let due = self.looked.elapsed() >= LOOK || *self.stopping.borrow();
+            if due && !self.wait().await {
+                return self.end();
+            }
             if let Some(bytes) = self.read_on().await? {
                 return Ok(Some(bytes));
             }
@@ -256,18 +261,27 @@ impl Follower {
                 continue;
             }
             // Before the end is looked for: what comes after this is seen next time.
-            let complete = self.complete;
+            let complete = self.log.over;
+            if complete {
+                // The farm's last line may be on its way.
+                drop(self.state.lines.turn().await);
+            }
             let length = self.log.length(&self.state).await?;
             let from = self.early.verified();
             if length > from {
                 let reader = self.log.read(&self.state, from, length).await?;
                 self.reader = Some(reader);
             } else if complete || !self.wait().await {
-                return match self.early.is_owed() {
-                    false => Ok(None),
-                    true => Err(self.otherwise()),
-                };
+                return self.end();
             }
+        }
+    }
+
+    /// Nothing follows; that must not be on what is not in the log.
+    fn end(&self) -> Result<Option<Bytes>> {
+        match self.early.is_owed() {
+            false => Ok(None),
+            true => Err(self.otherwise()),
         }
     }
 
@@ -313,48 +327,47 @@ impl Follower {
     /// Waits for growth, and looks each second whether the log is over. False when
     /// it is not for this actor any more, or the server ends.
     async fn wait(&mut self) -> bool {
-        let told = match self.woken().await {
+        match self.woken().await {
             Woken::Stopping => return false,
             Woken::Grown => return true,
-            Woken::Look { told } => told,
-        };
+            Woken::Look => {}
+        }
         self.looked = Instant::now();
-        let over_before = self.log.over;
+        if self.live.is_some() {
+            self.state.hints.want(&self.log.name);
+        }
         match self.find().await {
             Ok(log) => self.log = log,
             Err(Error::Unavailable) => {}
             Err(_) => return false,
         }
-        // The farm's last line is written after the commit and before the hint: who was
-        // not told looks once more.
-        self.complete = self.log.over && (told || over_before);
         true
     }
 
     async fn woken(&mut self) -> Woken {
         let look = self.looked + LOOK;
         // Where nobody tells any more only looking is left.
-        let later = async |woken| {
+        let later = async || {
             tokio::time::sleep_until(look).await;
-            woken
+            Woken::Look
         };
         loop {
             tokio::select! {
                 biased;
                 () = stopped(&mut self.stopping) => return Woken::Stopping,
+                () = tokio::time::sleep_until(look) => return Woken::Look,
                 told = self.growth.changed() => return match told {
                     Ok(()) => Woken::Grown,
-                    Err(_) => later(Woken::Look { told: false }).await,
+                    Err(_) => later().await,
                 },
                 told = self.grown.changed() => return match told {
                     Ok(()) => Woken::Grown,
-                    Err(_) => later(Woken::Look { told: false }).await,
+                    Err(_) => later().await,
                 },
                 told = self.changes.changed() => return match told {
-                    Ok(()) => Woken::Look { told: true },
-                    Err(_) => later(Woken::Look { told: false }).await,
+                    Ok(()) => Woken::Look,
+                    Err(_) => later().await,
                 },
-                () = tokio::time::sleep_until(look) => return Woken::Look { told: false },
                 piece = receive(&mut self.live) => {
                     self.early.came(piece);
                     if self.early.fits() {
@@ -372,11 +385,8 @@ enum Woken {
     Stopping,
     /// There may be more to read.
     Grown,
-    /// It is to look at the job; whether because it was told so.
-    Look {
-        /// Whether it was.
-        told: bool,
-    },
+    /// It is to look at the job.
+    Look,
 }
 
 /// The next bytes that are not stored yet, for who wants such.

@@ -24,7 +24,7 @@ pub(crate) mod waiting;
 pub(crate) mod workers;
 
 pub(crate) use actor::Actor;
-pub(crate) use error::Error;
+pub(crate) use error::{Error, failed};
 pub(crate) use kiln_store::token;
 
 /// What a use case gives.

@@ -2,24 +2,27 @@
 //!
 //! A log has a first line before anybody can see its job or task running: clients stop on
 //! an empty one. When the farm ends a job, or an attempt at it, the log's last line says why.
+//! Where logs are rows, both are written by the transactions that do this; else beside them.
 
 use std::io;
 
+use futures_util::future::join_all;
 use kiln_core::{
-    farm::JobId,
-    job::{JobStatus, TaskStatus},
+    farm::{
+        JobId,
+        lines::{self, MARK},
+    },
+    job::JobStatus,
     manifest,
 };
-use kiln_objects::{LogName, When};
+use kiln_objects::{AppendError, LogName, Objects};
 use kiln_store::{
-    StoreError,
-    model::{Changed, Given, Job, Moment, Reported},
+    Store, StoreError,
+    model::{Changed, Given, Job, LeaseKey, Moment, Reported},
 };
+use tokio::sync::{Mutex, MutexGuard};
 
-use crate::state::State;
-
-/// What begins a line that is not the job's own.
-const MARK: &str = "[kiln]";
+use crate::state::{Shared, State};
 
 /// Writes the lines with which an attempt begins in its job's log, or gives them to the
 /// transaction that commits the attempt, where logs are rows. Called before the commit.
@@ -60,23 +63,78 @@ fn undelivered(text: &str) -> Vec<&'static str> {
     lines
 }
 
-/// Writes a task's first line, if its log has none.
-pub(crate) async fn task(state: &State, job: JobId, task: &str) -> io::Result<()> {
+/// Writes a task's first line under its lease, if its log has none.
+pub(crate) async fn task(
+    state: &State,
+    lease: LeaseKey<'_>,
+    job: JobId,
+    task: &str,
+) -> Result<(), AppendError> {
     let log = LogName::Task(job, task.to_owned());
     let line = format!("{MARK} task {task}");
-    state.objects.append_line(&log, &line, When::Empty).await?;
+    state.objects.begin(lease, &log, &line).await?;
     Ok(())
 }
 
-/// After a commit in which the farm decided something about jobs: says in their logs
-/// why, counts, and tells who listens.
-pub(crate) async fn decided(state: &State, changed: &Changed) {
-    for job in &jobs(changed) {
-        if let Err(error) = say_why(state, *job).await {
-            tracing::error!(%job, "what happened to job {job} can't be said in its log: {error:#}");
+/// Does what the farm decides about jobs. Where that ends some, or attempts at them, their
+/// logs say why; they are counted, and who listens is told.
+///
+/// # Errors
+/// Those of the decision.
+pub(crate) async fn deciding(
+    state: &State,
+    decision: impl Future<Output = Result<Changed, StoreError>>,
+) -> Result<Changed, StoreError> {
+    let turn = state.lines.turn().await;
+    let changed = decision.await?;
+    join_all(changed.lines.iter().map(async |(log, text)| {
+        if let Err(error) = state.objects.lines_after_commit(log, text).await {
+            let job = log.job();
+            tracing::error!(%job, "what happened to job {job} can't be said in its log: {error}");
+        }
+    }))
+    .await;
+    drop(turn);
+    committed(state, &changed).await;
+    Ok(changed)
+}
+
+/// The same for who may go away meanwhile: what was begun is done.
+///
+/// # Errors
+/// As [`deciding`].
+pub(crate) async fn deciding_for<F>(
+    state: &Shared,
+    decision: impl FnOnce(Store) -> F,
+) -> Result<Changed, StoreError>
+where
+    F: Future<Output = Result<Changed, StoreError>> + Send + 'static,
+{
+    let (state, decision) = (state.clone(), decision(state.store.clone()));
+    let decided = tokio::spawn(async move { deciding(&state, decision).await });
+    decided
+        .await
+        .unwrap_or_else(|error| Err(StoreError::Unavailable(error.into())))
+}
+
+/// Whose turn it is to write lines beside transactions: where logs are files. Between the end
+/// of an attempt and the line that says so no other attempt begins, and nobody takes the log
+/// for complete.
+#[derive(Debug)]
+pub(crate) struct Lines(Option<Mutex<()>>);
+
+impl Lines {
+    pub(crate) fn of(objects: &Objects) -> Self {
+        Self((!objects.are_indexed()).then(Mutex::default))
+    }
+
+    /// Waits for one's turn, which lasts until this is dropped.
+    pub(crate) async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        match &self.0 {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
         }
     }
-    committed(state, changed).await;
 }
 
 /// After a commit in which a job's worker said how it ended: counts, and tells who
@@ -104,49 +162,11 @@ async fn committed(state: &State, changed: &Changed) {
     state.hints.changed(changed);
 }
 
-fn jobs(changed: &Changed) -> Vec<JobId> {
-    let mut jobs: Vec<JobId> = changed.jobs.iter().chain(&changed.ended).copied().collect();
-    jobs.sort_unstable();
-    jobs.dedup();
-    jobs
-}
-
-async fn say_why(state: &State, id: JobId) -> anyhow::Result<()> {
-    let Some(job) = state.store.job(id).await? else {
-        return Ok(());
-    };
-    let Some(line) = why(&job) else {
-        return Ok(());
-    };
-    for name in open_logs(state, &job).await? {
-        // An empty log is served as a sentence as soon as its job is over: it stays so.
-        state.objects.append_line(&name, &line, When::Begun).await?;
-    }
-    Ok(())
-}
-
 /// The line that says why a job, or the last attempt at it, ended. A log that is empty when
 /// its job is over is served as this line.
 pub(crate) fn why(job: &Job) -> Option<String> {
     let reason = job.reason.as_ref()?;
-    Some(if job.status.is_terminal() {
-        format!("{MARK} the job ended as {}: {reason}", job.status)
-    } else {
-        format!("{MARK} this attempt ended: {reason}")
-    })
-}
-
-/// The logs in which somebody may be reading: the job's, and those of the tasks that were
-/// ended with it.
-async fn open_logs(state: &State, job: &Job) -> Result<Vec<LogName>, StoreError> {
-    let mut logs = vec![LogName::Job(job.id)];
-    if job.status.is_terminal() {
-        let tasks = state.store.tasks(&[job.id]).await?;
-        let stopped = |status| status == TaskStatus::Failed;
-        let stopped = tasks.into_iter().filter(|task| stopped(task.status));
-        logs.extend(stopped.map(|task| LogName::Task(job.id, task.name)));
-    }
-    Ok(logs)
+    Some(lines::last(job.status, reason))
 }
 
 fn count(state: &State, status: JobStatus, Moment(started): Moment, Moment(ended): Moment) {

@@ -17,6 +17,7 @@ use kiln_store::{
 };
 use tokio::sync::{Notify, oneshot};
 
+use super::failed;
 use crate::state::{Shared, State, stopped};
 
 /// How long one waits for others.
@@ -111,7 +112,10 @@ async fn write(state: &State) {
                     state.reception.broke_off();
                 }
                 let count = renewals.len();
-                tracing::warn!("the leases of {count} workers can't be renewed: {error}");
+                failed!(
+                    &error,
+                    "the leases of {count} workers can't be renewed: {error}"
+                );
             }
         }
     }

@@ -13,7 +13,7 @@ use kiln_store::{
 };
 use kiln_wire::message::{FromServer, Offer, Recipe};
 
-use super::{board::Seat, renewals::Pending, token};
+use super::{board::Seat, failed, renewals::Pending, token};
 use crate::{state::State, urls};
 
 /// What there is to tell a session, now and from then on.
@@ -45,7 +45,11 @@ pub(crate) async fn hello(
     worker: &Worker,
     hello: &Hello,
 ) -> Result<(Told, Vec<Fence>), StoreError> {
+    // All workers of a server that ended say hello in one moment. What else is written, renewals
+    // above all, goes between them.
+    let turn = state.hellos.acquire().await;
     let (lost, voice) = state.store.hello(worker.id, hello).await?;
+    drop(turn);
     state.hints.greeted(&hello.session);
     let known = hello.leases.iter().copied();
     let known = known.filter(|fence| !lost.contains(fence)).collect();
@@ -138,6 +142,11 @@ impl Told {
             .known(|known| known.retain(|fence| !lost.contains(fence)));
     }
 
+    /// Waits until another socket of this server speaks for the session.
+    pub(crate) async fn is_replaced(&self) {
+        self.seat.is_replaced().await;
+    }
+
     /// Waits until there may be news: at once when that was never asked, else once what
     /// the database has is not what the session was told.
     pub(crate) async fn is_behind(&self) {
@@ -181,7 +190,7 @@ impl Told {
                 Err(StoreError::LeaseLost) => continue,
                 Err(elsewhere @ StoreError::Conflict(_)) => return Err(elsewhere),
                 Err(error) => {
-                    tracing::warn!(%fence, "no offer of lease {fence} yet: {error}");
+                    failed!(&error, %fence, "no offer of lease {fence} yet: {error}");
                     continue;
                 }
             }

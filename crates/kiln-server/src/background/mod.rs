@@ -8,10 +8,13 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{io::ErrorKind, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt as _;
-use kiln_store::{StoreError, model::Given};
+use kiln_store::{
+    StoreError,
+    model::{Changed, Given},
+};
 use tokio::{task::JoinSet, time::Instant};
 
 pub(crate) use pack::Failed;
@@ -20,7 +23,7 @@ pub(crate) use sweep::Round;
 pub use sweep::{Findings, check};
 
 use crate::{
-    app::{narrate, renewals, sessions},
+    app::{failed, narrate, renewals, sessions},
     state::{Shared, State, stopped},
 };
 
@@ -103,7 +106,7 @@ async fn repeat(
         failures = match done {
             Ok(Ok(())) => 0,
             Ok(Err(error)) => {
-                tracing::warn!(pass = name, "the pass `{name}` failed: {error}");
+                failed!(&error, pass = name, "the pass `{name}` failed: {error}");
                 failures.saturating_add(1)
             }
             Err(_) => {
@@ -131,37 +134,60 @@ async fn repeat(
 /// Gives queued jobs to free slots.
 async fn assign(state: &State) -> Result<(), StoreError> {
     let began = Instant::now();
+    let turn = state.lines.turn().await;
     let changed = state
         .store
         .assign_after(async |given| first_lines(state, given).await);
     let changed = changed.await?;
+    drop(turn);
     state.metrics.passes.observe(began.elapsed().as_secs_f64());
     state.hints.changed(&changed);
     Ok(())
 }
 
-/// Nobody sees a job running whose log is empty.
+/// Nobody sees a job running whose log is empty. One log that can't be written does not keep
+/// all others waiting: its worker hears of it with the first append, and the job ends.
 async fn first_lines(state: &State, given: Given) -> Result<Option<String>, StoreError> {
     let written = tokio::time::timeout(LONGEST, narrate::attempt(state, &given)).await;
-    let written = written.unwrap_or_else(|late| Err(late.into()));
-    written.map_err(|error| StoreError::Unavailable(error.into()))
+    let error = match written.unwrap_or_else(|late| Err(late.into())) {
+        Ok(lines) => return Ok(lines),
+        Err(error) => error,
+    };
+    let is_full = matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    );
+    if is_full || state.objects.check().await.is_err() {
+        return Err(StoreError::Unavailable(error.into()));
+    }
+    let job = given.job;
+    tracing::error!(%job, "the log of job {job} can't be written: {error}");
+    Ok(None)
 }
 
 /// Ends leases that ran out, and jobs that are overdue.
 async fn reap(state: &State) -> Result<(), StoreError> {
     let reaped = async {
         let clock = state.store.now().await?;
-        state.store.reap(state.reception.is_whole(clock)).await
+        let whole = state.reception.is_whole(clock);
+        if let Some((before, by)) = state.reception.put_forward() {
+            let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+            state.store.put_forward(before, by).await?;
+            state.reception.moved();
+        }
+        match whole {
+            true => state.store.reap(clock).await,
+            false => Ok(Changed::default()),
+        }
     };
-    let changed = reaped.await.inspect_err(|_| state.reception.broke_off())?;
+    let reaped = narrate::deciding(state, reaped).await;
+    let changed = reaped.inspect_err(|_| state.reception.broke_off())?;
     state.metrics.lost.inc_by(changed.sessions.len() as u64);
-    narrate::decided(state, &changed).await;
     Ok(())
 }
 
 /// Cancels jobs that nobody serves.
 async fn cancel_unserved(state: &State) -> Result<(), StoreError> {
-    let changed = state.store.cancel_unserved().await?;
-    narrate::decided(state, &changed).await;
+    narrate::deciding(state, state.store.cancel_unserved()).await?;
     Ok(())
 }

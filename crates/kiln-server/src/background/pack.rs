@@ -26,6 +26,8 @@ const AFTER: Duration = Duration::from_mins(1);
 const AT_ONCE: u32 = 20;
 /// A job whose logs could not be packed is left alone for so long.
 const AGAIN: Duration = Duration::from_hours(1);
+/// So long after its end they are given up, and stay as they are.
+const TRIED: Duration = Duration::from_hours(24);
 /// So many of those are remembered.
 const REMEMBERED: usize = 10_000;
 
@@ -59,12 +61,17 @@ pub(super) async fn pass(state: &State) -> Result<(), StoreError> {
             return Ok(());
         };
         last = Some((latest.ended, latest.job));
+        let mut left = jobs;
+        left.retain(|job| !state.unpacked.is_lately(job.job));
+        if left.is_empty() {
+            continue;
+        }
         if !duty(state, "pack").await? {
             return Ok(());
         }
         let mut packed = Vec::new();
-        for job in jobs.iter().filter(|job| !state.unpacked.is_lately(job.job)) {
-            packed.extend(pack(state, job).await);
+        for job in &left {
+            packed.extend(pack(state, job, now).await);
         }
         state.store.packed(&packed).await?;
         state.metrics.packed.inc_by(packed.len() as u64);
@@ -72,10 +79,21 @@ pub(super) async fn pass(state: &State) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn pack(state: &State, job: &Ended) -> Option<Packed> {
+/// Packs the logs of a job. One that can't be packed counts as it is, once that was tried for
+/// long enough: what the job keeps is removed in its time all the same.
+async fn pack(state: &State, job: &Ended, now: Moment) -> Option<Packed> {
+    let tried = now.0.saturating_sub(job.ended.0) > i64::try_from(TRIED.as_micros()).ok()?;
     let mut logs = 0;
     for log in &job.logs {
-        match state.objects.pack(log).await {
+        let packed = match state.objects.pack(log).await {
+            Err(error) if tried => {
+                let job = job.job;
+                tracing::error!(%job, "a log of job {job} can't be packed, and stays as it is: {error}");
+                state.objects.stored(log).await
+            }
+            packed => packed,
+        };
+        match packed {
             Ok(bytes) => logs += bytes,
             Err(error) => {
                 let job = job.job;

@@ -122,6 +122,9 @@ pub(super) async fn collect(state: &State) -> Result<(), StoreError> {
 
 /// Removes rows that nobody needs.
 pub(super) async fn tidy(state: &State) -> Result<(), StoreError> {
+    if !duty(state, "tidy").await? {
+        return Ok(());
+    }
     let before = ago(state, ROWS).await?;
     while !*state.stopping.borrow() && state.store.tidy(before).await? > 0 {}
     Ok(())

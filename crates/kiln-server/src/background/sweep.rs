@@ -3,8 +3,9 @@
 //!
 //! It looks at one shard (a thousand jobs) at a time, so that it costs little at any moment,
 //! and begins anew some hours after it has seen all. An object is written before its row: so
-//! only one that is older than a day is nobody's. Nothing is removed where another farm's
-//! name is written: somebody has a database that does not belong to these objects.
+//! only one that is older than a day is nobody's, and was nobody's in the round before: that is
+//! true whatever the clocks of the database and of the objects say. Nothing is removed where another
+//! farm's name is written: somebody has a database that does not belong to these objects.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,8 +22,10 @@ use crate::{index::StoreIndex, state::State};
 
 /// An object that no row refers to stays so long: it may be an upload that is on its way.
 pub(crate) const GRACE: Duration = Duration::from_hours(24);
+/// So many objects that may be nobody's are remembered from one round to the next.
+const SUSPECTS: usize = 100_000;
 /// So long after all was seen it begins anew.
-const EVERY: Duration = Duration::from_hours(6);
+pub(super) const EVERY: Duration = Duration::from_hours(6);
 
 /// What a look at some jobs found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +48,9 @@ struct Progress {
     left: BTreeSet<i32>,
     /// Rows without objects that this round has found so far.
     missing: u64,
+    /// Objects that this round has found to be nobody's so far, and those of the round before.
+    orphans: BTreeSet<String>,
+    before: BTreeSet<String>,
     ended: Option<Instant>,
 }
 
@@ -54,16 +60,29 @@ impl Round {
         progress.left.pop_first()
     }
 
-    /// Whether it is time for another one.
-    fn is_due(&self) -> bool {
+    /// Whether there is something to look at: more of this one, or it is time for another.
+    fn is_due(&self, every: Duration) -> bool {
         let progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.ended.is_none_or(|ended| ended.elapsed() >= EVERY)
+        let again = progress.ended.is_none_or(|ended| ended.elapsed() >= every);
+        again || !progress.left.is_empty()
     }
 
     fn begin(&self, shards: BTreeSet<i32>) {
         let mut progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         progress.left = shards;
         progress.missing = 0;
+        progress.before = std::mem::take(&mut progress.orphans);
+    }
+
+    /// Notes what is nobody's; gives what was so in the round before as well.
+    fn suspect(&self, orphans: Vec<String>) -> Vec<String> {
+        let mut progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, new): (Vec<_>, Vec<_>) = orphans
+            .into_iter()
+            .partition(|orphan| progress.before.contains(orphan));
+        let room = SUSPECTS.saturating_sub(progress.orphans.len());
+        progress.orphans.extend(new.into_iter().take(room));
+        known
     }
 
     /// Notes what a shard lacks; gives the sum of the round when that was the last one.
@@ -80,10 +99,10 @@ impl Round {
 
 /// Looks at the next shard.
 pub(super) async fn pass(state: &State) -> Result<(), StoreError> {
-    if !duty(state, "sweep").await? {
+    if !state.round.is_due(EVERY) || !duty(state, "sweep").await? {
         return Ok(());
     }
-    swept(state, GRACE).await.map_err(unavailable)
+    swept(state, GRACE, EVERY).await.map_err(unavailable)
 }
 
 fn unavailable(error: anyhow::Error) -> StoreError {
@@ -99,12 +118,13 @@ pub(super) async fn is_ours(state: &State) -> Result<(), StoreError> {
     ours.await.map_err(unavailable)
 }
 
-/// Looks at the next shard of the round; the first one of another when it is due.
-pub(super) async fn swept(state: &State, grace: Duration) -> anyhow::Result<()> {
+/// Looks at the next shard of the round; the first one of another when that is due, so long
+/// after the last one.
+pub(super) async fn swept(state: &State, grace: Duration, every: Duration) -> anyhow::Result<()> {
     let round = &state.round;
     let shard = match round.next() {
         Some(shard) => shard,
-        None if !round.is_due() => return Ok(()),
+        None if !round.is_due(every) => return Ok(()),
         None => {
             ours(&state.store, &state.objects, &state.name).await?;
             round.begin(shards(&state.store, &state.objects).await?);
@@ -114,9 +134,16 @@ pub(super) async fn swept(state: &State, grace: Duration) -> anyhow::Result<()> 
             shard
         }
     };
-    let findings = look(&state.store, &state.objects, shard, grace).await?;
-    for orphan in &findings.orphans {
-        match state.objects.remove(orphan).await {
+    let looked = look(&state.store, &state.objects, shard, grace).await;
+    // Also of a shard that could not be looked at: the round goes on, and ends.
+    let missing = looked.as_ref().map_or(0, |findings| findings.missing.len());
+    if let Some(missing) = round.found(missing) {
+        let missing = i64::try_from(missing).unwrap_or(i64::MAX);
+        state.metrics.missing.set(missing);
+    }
+    let findings = looked?;
+    for orphan in round.suspect(findings.orphans) {
+        match state.objects.remove(&orphan).await {
             Ok(()) => {
                 tracing::info!("{orphan} is removed: nothing refers to it");
                 state.metrics.orphans.inc();
@@ -126,12 +153,6 @@ pub(super) async fn swept(state: &State, grace: Duration) -> anyhow::Result<()> 
     }
     for missing in &findings.missing {
         tracing::error!("{missing}");
-    }
-    if let Some(missing) = round.found(findings.missing.len()) {
-        state
-            .metrics
-            .missing
-            .set(i64::try_from(missing).unwrap_or(i64::MAX));
     }
     Ok(())
 }

@@ -13,10 +13,7 @@ mod shape;
 use async_graphql::{Context, EmptySubscription, SDLExportOptions, Schema};
 use axum::{Router, routing::post};
 
-use crate::{
-    app::Actor,
-    state::{Shared, State},
-};
+use crate::{app::Actor, state::Shared};
 
 /// The schema.
 type Api = Schema<query::Query, mutation::Mutation, EmptySubscription>;
@@ -63,7 +60,7 @@ pub(crate) struct Asking {
 }
 
 /// What a resolver needs.
-fn asking<'a>(ctx: &Context<'a>) -> async_graphql::Result<(&'a State, &'a Actor)> {
+fn asking<'a>(ctx: &Context<'a>) -> async_graphql::Result<(&'a Shared, &'a Actor)> {
     let asking = ctx.data::<Asking>()?;
     Ok((&asking.state, &asking.actor))
 }

@@ -23,7 +23,6 @@ use kiln_wire::{
     live,
     message::{FromServer, FromWorker, Gather, MAX_MESSAGE, Mood, PROTOCOL},
 };
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{caller::Caller, hello, refusal::Refused};
@@ -64,9 +63,7 @@ pub(super) async fn connect(
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
         .on_upgrade(async move |socket| {
-            let mut socket = Socket { socket };
-            let end = serve(&mut socket, &state, &caller).await;
-            socket.end(end).await;
+            serve(Socket { socket }, &state, &caller).await;
             drop(counted);
         })
 }
@@ -136,7 +133,8 @@ impl Socket {
                 Some(Ok(Message::Close(_))) | None => return Err(End::Gone),
                 Some(Err(error)) => {
                     tracing::debug!("a worker's socket failed: {error}");
-                    // Too long a message is one of these; another's worker is gone.
+                    // Too long a message is one of these; of any other nobody is left to be
+                    // told so.
                     let limit = MAX_MESSAGE;
                     return Err(refused(format!(
                         "a message that can't be read; one has at most {limit} bytes"
@@ -156,19 +154,20 @@ impl Socket {
         }
     }
 
-    async fn end(mut self, end: End) {
+    /// Ends it with a word. Whether there was somebody to hear it.
+    async fn end(mut self, end: End) -> bool {
         let (code, reason) = match end {
-            End::Gone => return,
+            End::Gone => return false,
             End::Elsewhere => (close_code::POLICY, "this session has another socket"),
             End::Stopping => (close_code::RESTART, "the server ends"),
             End::Refused { reason, again } => {
-                tracing::warn!("a worker is refused: {reason}");
-                if self
-                    .say(&FromServer::Refused { reason, again })
-                    .await
-                    .is_err()
-                {
-                    return;
+                let why = format!("a worker is refused: {reason}");
+                let said = self.say(&FromServer::Refused { reason, again }).await;
+                match (said, again) {
+                    (Err(_), _) => return false,
+                    // What is missing then is told elsewhere, and once.
+                    (Ok(()), true) => tracing::debug!("{why}"),
+                    (Ok(()), false) => tracing::warn!("{why}"),
                 }
                 (close_code::POLICY, "refused")
             }
@@ -185,6 +184,7 @@ impl Socket {
         };
         // A worker that does not answer is cut.
         let _ = timeout(FAREWELL, closed).await;
+        true
     }
 }
 
@@ -194,23 +194,23 @@ struct Session {
     labels: BTreeMap<String, String>,
     draining: bool,
     told: Told,
-    /// Ends when another socket speaks for the session.
-    voice: oneshot::Receiver<()>,
 }
 
-async fn serve(socket: &mut Socket, state: &Shared, caller: &Caller) -> End {
-    let mut session = match greet(socket, state, caller).await {
+async fn serve(mut socket: Socket, state: &Shared, caller: &Caller) {
+    let mut session = match greet(&mut socket, state, caller).await {
         Ok(session) => session,
-        Err(end) => return end,
+        Err(end) => {
+            socket.end(end).await;
+            return;
+        }
     };
     let (name, id) = (&caller.worker.name, session.id.clone());
     tracing::info!(worker = %name, session = %id, "worker {name} is here");
-    let end = talk(socket, state, caller, &mut session).await;
+    let end = talk(&mut socket, state, caller, &mut session).await;
     tracing::info!(worker = %name, session = %id, "worker {name} is not here any more");
-    if matches!(end, End::Gone) && session.draining {
+    if !socket.end(end).await && session.draining {
         session.told.end(state).await;
     }
-    end
 }
 
 async fn greet(socket: &mut Socket, state: &Shared, caller: &Caller) -> Result<Session, End> {
@@ -221,9 +221,14 @@ async fn greet(socket: &mut Socket, state: &Shared, caller: &Caller) -> Result<S
     let draining = hello.state.mood == Mood::Draining;
     let hello = hello::checked(hello).map_err(refused)?;
     let id = hello.session.clone();
-    let (told, lost) = sessions::hello(state, &caller.worker, &hello).await?;
-    // Not before it is known whose session that is.
-    let voice = state.voices.take(&id);
+    // A worker that gave up waiting says hello elsewhere: done late, this one would take the
+    // session away from that.
+    let (told, lost) = tokio::select! {
+        done = sessions::hello(state, &caller.worker, &hello) => done?,
+        said = socket.next() => {
+            return Err(said.err().unwrap_or_else(|| refused("there was no welcome yet")));
+        }
+    };
     let welcome = FromServer::Welcome {
         protocol: PROTOCOL,
         name: caller.worker.name.clone(),
@@ -237,7 +242,6 @@ async fn greet(socket: &mut Socket, state: &Shared, caller: &Caller) -> Result<S
         labels,
         draining,
         told,
-        voice,
     })
 }
 
@@ -259,7 +263,7 @@ async fn talk(socket: &mut Socket, state: &Shared, caller: &Caller, session: &mu
     loop {
         let done = tokio::select! {
             () = stopped(&mut stopping) => return End::Stopping,
-            _ = &mut session.voice => return End::Elsewhere,
+            () = session.told.is_replaced() => return End::Elsewhere,
             () = sleep_until(silent_at) => return End::Gone,
             said = socket.next() => {
                 silent_at = Instant::now() + SILENCE;

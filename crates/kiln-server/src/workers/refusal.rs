@@ -7,7 +7,7 @@ use axum::{
 use http::StatusCode;
 use kiln_wire::report::Refusal;
 
-use crate::app::leases::ReportError;
+use crate::app::{failed, leases::ReportError};
 
 /// Why a worker's request is refused.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl IntoResponse for Refused {
             Self::Report(error) => error,
         };
         if let ReportError::Unavailable(cause) = &error {
-            tracing::warn!("a report can't be taken: {cause:#}");
+            failed!(cause.as_ref(), "a report can't be taken: {cause:#}");
         }
         let text = error.to_string();
         let (status, name, stored) = match error {

@@ -16,11 +16,15 @@ use kiln_core::{
 use serde_json::{Value, json};
 use sqlx::Row as _;
 
-use super::{chunks, counts::Counts, sessions::LEASE};
+use super::{
+    chunks::{self, When},
+    counts::Counts,
+    sessions::LEASE,
+};
 use crate::{
     Store, StoreError,
     dialect::each,
-    model::{Changed, Given, When},
+    model::{Changed, Given},
     rows,
     tx::{Tx, write},
 };
@@ -82,23 +86,22 @@ impl Store {
         }
         write!(self, |tx| {
             let free = free_slots(tx).await?;
-            let (shares, lanes) = waiting(tx, &free.slots).await?;
+            let (shares, lanes, more) = waiting(tx, &free.slots).await?;
             let mut all = schedule::assign(&free.slots, &shares, &lanes);
             let mut changed = Changed {
                 // Of the rest the next pass takes care: others wait while this one writes.
-                assign: all.len() > GIVEN_AT_ONCE,
+                assign: all.len() > GIVEN_AT_ONCE || is_short(&all, &free.slots, &more),
                 ..Changed::default()
             };
             all.truncate(GIVEN_AT_ONCE);
             let given = grant(tx, &free, &all, &mut changed).await?;
             let jobs: Vec<JobId> = given.iter().map(|given| given.job).collect();
             let texts = join_all(given.into_iter().map(&before)).await;
+            let mut lines = Vec::new();
             for (job, text) in jobs.into_iter().zip(texts) {
-                if let Some(text) = text? {
-                    let log = LogName::Job(job);
-                    chunks::add_text(tx, &log, &text, When::Always).await?;
-                }
+                lines.extend(text?.map(|text| (LogName::Job(job), text)));
             }
+            chunks::add_texts(tx, &lines, When::Always).await?;
             changed
         })
     }
@@ -168,31 +171,64 @@ async fn free_slots(tx: &mut Tx) -> Result<Free, StoreError> {
 }
 
 /// The lanes that these slots serve, as far as they may get some of them, and whose they
-/// are.
-async fn waiting(tx: &mut Tx, slots: &[Slots]) -> Result<(Vec<Share>, Vec<Lane>), StoreError> {
+/// are; and once more those that have more jobs than that.
+async fn waiting(
+    tx: &mut Tx,
+    slots: &[Slots],
+) -> Result<(Vec<Share>, Vec<Lane>, Vec<Lane>), StoreError> {
     let mut shares = BTreeMap::new();
-    let mut lanes = Vec::new();
+    let (mut lanes, mut more) = (Vec::new(), Vec::new());
     for (requirements, open) in open_lanes(tx, slots).await? {
         let serving = slots
             .iter()
             .filter(|slots| slots.labels.serves(&requirements).is_some());
         let free: i64 = serving.map(|slots| i64::from(slots.free)).sum();
         let most = at_most(&open, free.min(LOOKED_AT));
-        for (lane, most) in open.into_iter().zip(most).filter(|(_, most)| *most > 0) {
-            lanes.push(Lane {
-                heads: heads(tx, &lane, most).await?,
+        for (lane, most) in open.into_iter().zip(most) {
+            let some = Lane {
+                heads: match most {
+                    0 => Vec::new(),
+                    most => heads(tx, &lane, most).await?,
+                },
                 share: lane.share.id,
                 requirements: requirements.clone(),
-            });
-            shares.insert(lane.share.id, lane.share);
+            };
+            if most < lane.queued {
+                more.push(some.clone());
+            }
+            if most > 0 {
+                lanes.push(some);
+                shares.insert(lane.share.id, lane.share);
+            }
         }
     }
-    Ok((shares.into_values().collect(), lanes))
+    Ok((shares.into_values().collect(), lanes, more))
+}
+
+/// Whether slots are left that serve a lane that has more, and of which all was given away
+/// that was read. See [`at_most`].
+fn is_short(all: &[Assignment], slots: &[Slots], more: &[Lane]) -> bool {
+    if all.is_empty() {
+        return false;
+    }
+    let given: BTreeSet<JobId> = all.iter().map(|one| one.job).collect();
+    let left = |slots: &&Slots| {
+        let taken = all.iter().filter(|one| one.session == slots.session);
+        taken.count() < slots.free as usize
+    };
+    let left: Vec<&Slots> = slots.iter().filter(left).collect();
+    more.iter().any(|lane| {
+        lane.heads.iter().all(|head| given.contains(&head.job))
+            && left
+                .iter()
+                .any(|slots| slots.labels.serves(&lane.requirements).is_some())
+    })
 }
 
 /// How many jobs of each of these lanes, which are all of one class that anybody has a
 /// turn in now, can be given away with so many slots: as many as if the class had all of
-/// them, for what other classes take makes it only fewer.
+/// them, and no share had its turn, or came to its cap, in another class. Where one does,
+/// others may get more than was read of them: the next pass gives it, see [`is_short`].
 fn at_most(lanes: &[Open], slots: i64) -> Vec<i64> {
     let mut given = vec![0; lanes.len()];
     let mut turns: BinaryHeap<_> = lanes
@@ -200,7 +236,7 @@ fn at_most(lanes: &[Open], slots: i64) -> Vec<i64> {
         .enumerate()
         .map(|(place, lane)| Reverse((lane.share.running, lane.share.turn, place)))
         .collect();
-    for _ in 0..slots {
+    for turn in 0..slots {
         let Some(Reverse((running, _, place))) = turns.pop() else {
             break;
         };
@@ -208,7 +244,8 @@ fn at_most(lanes: &[Open], slots: i64) -> Vec<i64> {
         given[place] += 1;
         let more = given[place] < lane.queued;
         if more && lane.share.cap.is_none_or(|cap| running + 1 < cap) {
-            turns.push(Reverse((running + 1, i64::MAX, place)));
+            // Among equals who had a turn waits for those who had one before.
+            turns.push(Reverse((running + 1, i64::MAX - slots + turn, place)));
         }
     }
     given

@@ -3,15 +3,20 @@
 //! These transactions go on beside those of the one writer, for there are many of them and
 //! they decide nothing of jobs. So each locks what it decides by, always in this order:
 //!
-//! 1. the attempt, for sharing: who ends it waits, and then what it says last comes last;
+//! 1. the attempt, which then stays: who ends it waits, and so what the farm says last, in the
+//!    transaction that ends it, comes last;
 //! 2. the log's row: of two that append, one comes after the other, and sees that it does.
 
+use std::collections::BTreeMap;
+
 use kiln_core::farm::LogName;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
 use crate::{
     Store, StoreError,
-    model::{Added, Chunk, Held, LeaseKey, NewChunk, When},
+    dialect::each,
+    model::{Added, Chunk, Held, LeaseKey, NewChunk},
     rows,
     tx::{Tx, write},
 };
@@ -84,72 +89,182 @@ impl Store {
             .execute(&mut **tx)
             .await?;
             if grown.rows_affected() == 0 {
-                let (stored, _) = end(tx, log).await?;
-                return Ok(Added::Elsewhere(stored));
+                return Ok(Added::Elsewhere(end(tx, log).await?));
             }
-            let start = rows::signed(chunk.start);
-            let held = New::Object(&chunk.object, &chunk.sha256);
-            insert(tx, log, start, rows::signed(chunk.length), &held).await?;
+            insert(tx, log, chunk).await?;
             Added::Stored(chunk.start + chunk.length)
         })
     }
 
-    /// Adds text of the server's own at the end of a log, wherever that is, as lines of
-    /// their own. Gives where the log ends then.
+    /// Begins a log with text of the server's own, under a lease, if nothing is in it. Gives
+    /// where it ends then.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the text can't be stored, or the log was packed; else
-    /// [`StoreError::Unavailable`].
-    pub async fn add_text(&self, log: &LogName, text: &str, when: When) -> Result<u64, StoreError> {
+    /// [`StoreError::LeaseLost`], also when the log is another job's;
+    /// [`StoreError::Conflict`] when the text can't be stored.
+    pub async fn begin_log(
+        &self,
+        lease: LeaseKey<'_>,
+        log: &LogName,
+        text: &str,
+    ) -> Result<u64, StoreError> {
         write!(self, write_beside, |tx| {
-            add_text(tx, log, text, when).await?
+            hold(tx, lease, log).await?;
+            let texts = [(log.clone(), text.to_owned())];
+            add_texts(tx, &texts, When::Empty).await?;
+            end(tx, log).await?
         })
     }
 }
 
-/// The same within a transaction. The text ends with a line's end.
-pub(crate) async fn add_text(
+/// In which logs something is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// In all.
+    Always,
+    /// In those in which nothing is.
+    Empty,
+    /// In those in which something is.
+    Begun,
+}
+
+/// Adds texts of the server's own at the ends of logs, wherever these are, each as lines of
+/// its own: by one statement for each table, however many there are. Each text ends with a
+/// line's end, and no log is here twice. What was packed stays as it is.
+pub(crate) async fn add_texts(
     tx: &mut Tx,
-    log: &LogName,
-    text: &str,
+    texts: &[(LogName, String)],
     when: When,
-) -> Result<u64, StoreError> {
+) -> Result<(), StoreError> {
+    if texts.is_empty() {
+        return Ok(());
+    }
     if when != When::Begun {
-        sqlx::query(
-            "INSERT INTO logs (job_id, task, stored, mid_line) VALUES ($1, $2, 0, 0)
-             ON CONFLICT (job_id, task) DO NOTHING",
-        )
-        .bind(i64::from(log.job().0))
-        .bind(log.task())
-        .execute(&mut **tx)
+        make(tx, texts).await?;
+    }
+    let ends = ends(tx, texts).await?;
+    let mut values = Vec::new();
+    for (log, text) in texts {
+        let of = (i64::from(log.job().0), log.task());
+        let Some(end) = ends.get(&(of.0, of.1.to_owned())) else {
+            continue;
+        };
+        let wanted = match when {
+            When::Always => true,
+            When::Empty => end.stored == 0,
+            When::Begun => end.stored > 0,
+        };
+        if !wanted || end.packed {
+            continue;
+        }
+        let text = match end.mid_line {
+            true => format!("\n{text}"),
+            false => text.clone(),
+        };
+        let length = text.len() as u64;
+        values.push(json!([of.0, of.1, text, end.stored, length]));
+    }
+    write_texts(tx, &values).await
+}
+
+/// Makes the rows of these logs, where there are none.
+async fn make(tx: &mut Tx, texts: &[(LogName, String)]) -> Result<(), StoreError> {
+    sqlx::query(each!(tx.engine,
+        "INSERT INTO logs (job_id, task, stored, mid_line)
+         SELECT CAST(e.value->>0 AS BIGINT), e.value->>1, 0, 0 FROM" EACH
+        "WHERE true ON CONFLICT (job_id, task) DO NOTHING"
+    ))
+    .bind(names(texts)?)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+fn names(texts: &[(LogName, String)]) -> Result<String, StoreError> {
+    let names = texts.iter().map(|(log, _)| (log.job().0, log.task()));
+    rows::to_json(&names.collect::<Vec<_>>())
+}
+
+/// Where a log ends.
+struct End {
+    stored: u64,
+    mid_line: bool,
+    packed: bool,
+}
+
+/// Where these logs end, of those that there are. It stays so until the transaction has
+/// ended.
+async fn ends(
+    tx: &mut Tx,
+    texts: &[(LogName, String)],
+) -> Result<BTreeMap<(i64, String), End>, StoreError> {
+    let found = each!(tx.engine,
+        "SELECT l.job_id, l.task, l.stored, l.mid_line, l.packed FROM" EACH
+        "JOIN logs l ON l.job_id = CAST(e.value->>0 AS BIGINT) AND l.task = e.value->>1"
+    );
+    // Words of this crate alone.
+    let text = AssertSqlSafe(format!("{found}{}", tx.engine.alone()));
+    let rows = sqlx::query(text)
+        .bind(names(texts)?)
+        .fetch_all(&mut **tx)
         .await?;
+    rows.iter()
+        .map(|row| {
+            let packed: Option<String> = row.try_get("packed")?;
+            let end = End {
+                stored: rows::number(row, "stored")?,
+                mid_line: rows::truth(row, "mid_line")?,
+                packed: packed.is_some(),
+            };
+            Ok(((row.try_get("job_id")?, row.try_get("task")?), end))
+        })
+        .collect()
+}
+
+/// Writes pieces that are text: job, task, text, where it begins, its length.
+async fn write_texts(tx: &mut Tx, values: &[Value]) -> Result<(), StoreError> {
+    if values.is_empty() {
+        return Ok(());
     }
-    let (stored, mid_line) = end(tx, log).await?;
-    let wanted = match when {
-        When::Always => true,
-        When::Empty => stored == 0,
-        When::Begun => stored > 0,
-    };
-    if !wanted {
-        return Ok(stored);
-    }
-    super::pack::is_open(tx, log).await?;
-    let text = match mid_line {
-        true => format!("\n{text}"),
-        false => text.to_owned(),
-    };
-    let length = text.len() as u64;
+    let values = rows::to_json(&values)?;
+    sqlx::query(each!(tx.engine,
+        "UPDATE logs SET stored = CAST(e.value->>3 AS BIGINT) + CAST(e.value->>4 AS BIGINT),
+            mid_line = 0
+         FROM" EACH
+        "WHERE logs.job_id = CAST(e.value->>0 AS BIGINT) AND logs.task = e.value->>1"
+    ))
+    .bind(&values)
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query(each!(tx.engine,
+        "INSERT INTO chunks (job_id, task, start, length, created, line)
+         SELECT CAST(e.value->>0 AS BIGINT), e.value->>1, CAST(e.value->>3 AS BIGINT),
+            CAST(e.value->>4 AS BIGINT), $2, e.value->>2
+         FROM" EACH
+    ))
+    .bind(&values)
+    .bind(tx.now.0)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Makes an object a piece.
+async fn insert(tx: &mut Tx, log: &LogName, chunk: &NewChunk) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE logs SET stored = stored + $3, mid_line = 0 WHERE job_id = $1 AND task = $2",
+        "INSERT INTO chunks (job_id, task, start, length, created, sha256, object)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(i64::from(log.job().0))
     .bind(log.task())
-    .bind(rows::signed(length))
+    .bind(rows::signed(chunk.start))
+    .bind(rows::signed(chunk.length))
+    .bind(tx.now.0)
+    .bind(&chunk.sha256)
+    .bind(&chunk.object)
     .execute(&mut **tx)
     .await?;
-    let start = rows::signed(stored);
-    insert(tx, log, start, rows::signed(length), &New::Line(&text)).await?;
-    Ok(stored + length)
+    Ok(())
 }
 
 /// Makes sure that a lease is this job's, and stays so until the transaction has ended.
@@ -158,7 +273,7 @@ async fn hold(tx: &mut Tx, lease: LeaseKey<'_>, log: &LogName) -> Result<(), Sto
     let text = AssertSqlSafe(format!(
         "SELECT id FROM attempts
          WHERE id = $1 AND session_id = $2 AND worker_id = $3 AND job_id = $4 AND ended IS NULL{}",
-        tx.engine.share()
+        tx.engine.keep()
     ));
     sqlx::query(text)
         .bind(lease.fence.0)
@@ -171,62 +286,19 @@ async fn hold(tx: &mut Tx, lease: LeaseKey<'_>, log: &LogName) -> Result<(), Sto
     Ok(())
 }
 
-/// Where a log ends, and whether in the middle of a line. It stays so until the transaction
-/// has ended.
-pub(crate) async fn end(tx: &mut Tx, log: &LogName) -> Result<(u64, bool), StoreError> {
+/// Where a log ends. It stays so until the transaction has ended.
+pub(crate) async fn end(tx: &mut Tx, log: &LogName) -> Result<u64, StoreError> {
     // Words of this crate alone.
     let text = AssertSqlSafe(format!(
-        "SELECT stored, mid_line FROM logs WHERE job_id = $1 AND task = $2{}",
-        tx.engine.update()
+        "SELECT stored FROM logs WHERE job_id = $1 AND task = $2{}",
+        tx.engine.alone()
     ));
     let row = sqlx::query(text)
         .bind(i64::from(log.job().0))
         .bind(log.task())
         .fetch_optional(&mut **tx)
         .await?;
-    match row {
-        Some(row) => Ok((
-            rows::number(&row, "stored")?,
-            rows::truth(&row, "mid_line")?,
-        )),
-        None => Ok((0, false)),
-    }
-}
-
-/// What a new piece is.
-enum New<'a> {
-    /// In an object: its key, and SHA-256.
-    Object(&'a str, &'a str),
-    /// Here.
-    Line(&'a str),
-}
-
-async fn insert(
-    tx: &mut Tx,
-    log: &LogName,
-    start: i64,
-    length: i64,
-    held: &New<'_>,
-) -> Result<(), StoreError> {
-    let (object, sha256, line) = match *held {
-        New::Object(key, sha256) => (Some(key), Some(sha256), None),
-        New::Line(line) => (None, None, Some(line)),
-    };
-    sqlx::query(
-        "INSERT INTO chunks (job_id, task, start, length, created, sha256, object, line)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-    )
-    .bind(i64::from(log.job().0))
-    .bind(log.task())
-    .bind(start)
-    .bind(length)
-    .bind(tx.now.0)
-    .bind(sha256)
-    .bind(object)
-    .bind(line)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    row.map_or(Ok(0), |row| rows::number(&row, "stored"))
 }
 
 fn chunk(row: &AnyRow) -> Result<Chunk, StoreError> {

@@ -60,11 +60,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn tidy(&self, before: Moment) -> Result<u64, StoreError> {
+        // Numbers grow with time: no more is read than is removed.
         let texts = [
             "DELETE FROM outbox WHERE id IN
-                (SELECT id FROM outbox WHERE created < $1 ORDER BY id LIMIT $2)",
+                (SELECT id FROM (SELECT id, created FROM outbox ORDER BY id LIMIT $2) oldest
+                 WHERE created < $1)",
             "UPDATE jobs SET idempotency = NULL, idempotency_hash = NULL WHERE id IN
-                (SELECT id FROM jobs WHERE idempotency IS NOT NULL AND created < $1 LIMIT $2)",
+                (SELECT id FROM (SELECT id, created FROM jobs WHERE idempotency IS NOT NULL
+                    ORDER BY id LIMIT $2) oldest
+                 WHERE created < $1)",
             "DELETE FROM sessions WHERE id IN
                 (SELECT s.id FROM sessions s WHERE s.seen < $1 AND NOT EXISTS
                     (SELECT 1 FROM attempts a WHERE a.session_id = s.id) LIMIT $2)",

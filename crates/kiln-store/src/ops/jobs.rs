@@ -1,12 +1,12 @@
 //! Jobs as their owners see them.
 
 use kiln_core::{
-    farm::{ArtifactId, JobId, TaskId, UserId, Visibility},
+    farm::{ArtifactId, JobId, TaskId, UserId, Visibility, attempt::Outcome},
     job::JobStatus,
 };
 use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
-use super::moves::{self, Outcome};
+use super::moves;
 use crate::{
     Store, StoreError,
     model::{Artifact, Attempt, Changed, Job, JobPage, Moment, Source, Task},

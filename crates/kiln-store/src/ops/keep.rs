@@ -283,6 +283,15 @@ async fn forget_logs(tx: &mut Tx, job: JobId) -> Result<(), StoreError> {
         .bind(tx.now.0)
         .execute(&mut **tx)
         .await?;
+    // Who packs one of them locks it before its chunks, too.
+    let logs = AssertSqlSafe(format!(
+        "SELECT task FROM logs WHERE job_id = $1{}",
+        tx.engine.alone()
+    ));
+    sqlx::query(logs)
+        .bind(i64::from(job.0))
+        .fetch_all(&mut **tx)
+        .await?;
     for rows in [
         "DELETE FROM chunks WHERE job_id = $1",
         "DELETE FROM logs WHERE job_id = $1",

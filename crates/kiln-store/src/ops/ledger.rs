@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use kiln_core::{
-    farm::{Fence, GroupId, JobId, SessionId, WorkerId},
+    farm::{
+        Fence, GroupId, JobId, SessionId, WorkerId,
+        attempt::{Attempt, Outcome, Taken},
+    },
     job::{JobStatus, TaskStatus},
 };
 use serde_json::{Value, json};
@@ -12,7 +15,7 @@ use sqlx::Row as _;
 
 use super::{
     counts::{self, Counts, Told},
-    moves::Outcome,
+    moves,
     reports::{Act, Report},
 };
 use crate::{
@@ -29,8 +32,8 @@ struct Lease {
     session: SessionId,
     voice: i64,
     job: i64,
+    attempt: Attempt,
     begun: Option<Moment>,
-    outcome: Option<String>,
     reason: Option<String>,
     token: Option<String>,
     changed: bool,
@@ -99,8 +102,8 @@ impl Ledger {
                     session: rows::session_id(row, "session_id")?,
                     voice: row.try_get("voice")?,
                     job: id,
+                    attempt: rows::life(row)?,
                     begun: rows::optional_moment(row, "begun")?,
-                    outcome: row.try_get("outcome")?,
                     reason: None,
                     token: None,
                     changed: false,
@@ -161,7 +164,7 @@ impl Ledger {
                 deed
             }
             Act::Token(hash, voice) => {
-                lease.is_alive()?;
+                lease.attempt.alive()?;
                 if voice.0 != lease.voice {
                     return Err(StoreError::Conflict(
                         "this session has another socket".into(),
@@ -188,14 +191,16 @@ impl Ledger {
                 )?;
             }
             deed => {
-                lease.is_alive()?;
+                lease.attempt.alive()?;
                 match deed {
-                    Deed::Begun if lease.begun.is_none() => {
-                        lease.begun = Some(self.now);
-                        lease.changed = true;
-                        reported.changed.jobs.push(job.id);
+                    Deed::Begun => {
+                        if lease.attempt.begin()? == Taken::New {
+                            lease.begun = Some(self.now);
+                            lease.changed = true;
+                            reported.changed.jobs.push(job.id);
+                        }
                     }
-                    Deed::Begun | Deed::End { .. } => {}
+                    Deed::End { .. } => {}
                     Deed::Task(name, status) => {
                         set_task(lease, job, name, *status, &mut reported.changed)?;
                     }
@@ -222,12 +227,12 @@ impl Ledger {
         let changed = self.leases.iter().filter(|(_, lease)| lease.changed);
         let values: Vec<Value> = changed
             .map(|(fence, lease)| {
-                let ended = lease.outcome.is_some().then_some(self.now.0);
+                let ended = lease.attempt.outcome.map(|_| self.now.0);
                 json!([
                     fence,
                     lease.begun.map(|begun| begun.0),
                     ended,
-                    lease.outcome,
+                    lease.attempt.outcome.map(Outcome::as_str),
                     lease.reason,
                     lease.token
                 ])
@@ -235,6 +240,14 @@ impl Ledger {
             .collect();
         if values.is_empty() {
             return Ok(());
+        }
+        let ended = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| lease.changed && lease.attempt.outcome.is_some());
+        let ended: Vec<i64> = ended.map(|(fence, _)| *fence).collect();
+        if !ended.is_empty() {
+            moves::alone(tx, &ended).await?;
         }
         sqlx::query(each!(tx.engine,
             "UPDATE attempts SET begun = CAST(e.value->>1 AS BIGINT),
@@ -367,13 +380,6 @@ impl Lease {
     fn is_of(&self, worker: WorkerId, session: &SessionId) -> bool {
         self.worker == i64::from(worker.0) && self.session == *session
     }
-
-    fn is_alive(&self) -> Result<(), StoreError> {
-        match self.outcome {
-            None => Ok(()),
-            Some(_) => Err(StoreError::LeaseLost),
-        }
-    }
 }
 
 fn set_task(
@@ -385,18 +391,11 @@ fn set_task(
 ) -> Result<(), StoreError> {
     let task = job.tasks.iter_mut().find(|task| task.name == name);
     let task = task.ok_or(StoreError::NotFound("task"))?;
-    if task.status == status {
-        return Ok(());
+    if lease.attempt.task(task.status, status)? == Taken::New {
+        task.status = status;
+        task.changed = true;
+        changed.jobs.push(job.id);
     }
-    if status == TaskStatus::Running && lease.begun.is_none() {
-        return Err(StoreError::Conflict(
-            "no task may run before `begun` was said".into(),
-        ));
-    }
-    task.status.transition(status)?;
-    task.status = status;
-    task.changed = true;
-    changed.jobs.push(job.id);
     Ok(())
 }
 
@@ -410,25 +409,15 @@ fn end(
     (status, reason, tasks): Said<'_>,
     reported: &mut Reported,
 ) -> Result<(), StoreError> {
-    if !status.is_terminal() {
-        return Err(StoreError::Conflict(format!(
-            "a job does not end as {status}"
-        )));
+    if lease.attempt.end(job.status, status)? == Taken::Again {
+        return Ok(());
     }
-    match lease.outcome.as_deref() {
-        None => {}
-        // Said before, and the answer was lost.
-        Some(outcome) if outcome == Outcome::Ended.as_str() && job.status == status => {
-            return Ok(());
-        }
-        Some(_) => return Err(StoreError::LeaseLost),
-    }
-    job.status.transition(status)?;
     for task in &mut job.tasks {
         let said = tasks.iter().find(|(name, _)| *name == task.name);
-        task.end(said.map(|(_, status)| *status));
+        let before = task.status;
+        task.status = before.at_end(said.map(|(_, status)| *status));
+        task.changed |= task.status != before;
     }
-    lease.outcome = Some(Outcome::Ended.as_str().to_owned());
     lease.reason.clone_from(reason);
     lease.changed = true;
     job.status = status;
@@ -440,24 +429,4 @@ fn end(
     changed.assign = true;
     reported.ran = job.started.map(|started| (started, now));
     Ok(())
-}
-
-impl Task {
-    /// Goes where its job's end leads it: to what the worker said, where that is an end. A
-    /// status that was acknowledged before stays: only what has not ended is moved.
-    fn end(&mut self, said: Option<TaskStatus>) {
-        let before = self.status;
-        if before.is_terminal() {
-            return;
-        }
-        // Its start was not told, or not yet.
-        let ran = before == TaskStatus::Running;
-        self.status = match said.filter(|said| said.is_terminal()) {
-            Some(TaskStatus::Skipped) if ran => TaskStatus::Failed,
-            Some(said) => said,
-            None if ran => TaskStatus::Failed,
-            None => TaskStatus::Skipped,
-        };
-        self.changed = true;
-    }
 }

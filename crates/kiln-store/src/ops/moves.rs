@@ -2,13 +2,16 @@
 //! `submit`, `assign` and `ledger` write statuses too, and nothing else does.
 
 use kiln_core::{
-    farm::{Fence, GroupId, JobId, SessionId, limits},
+    farm::{Fence, GroupId, JobId, LogName, SessionId, attempt::Outcome, limits, lines},
     job::{JobStatus, TaskStatus},
 };
-use sqlx::{Row as _, any::AnyRow};
+use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
-use super::counts;
-use crate::{StoreError, model::Changed, rows, tx::Tx};
+use super::{
+    chunks::{self, When},
+    counts,
+};
+use crate::{StoreError, dialect::each, model::Changed, rows, tx::Tx};
 
 /// What moving a job needs to know of it.
 pub(crate) struct Present {
@@ -43,7 +46,7 @@ pub(crate) async fn present(tx: &mut Tx, id: JobId) -> Result<Present, StoreErro
 }
 
 /// Moves a job, keeps the counts of its lane and share, and with its end ends what is
-/// left of it: its tasks, and tells the outbox.
+/// left of it: its tasks, and tells the outbox. With a reason its logs say why.
 ///
 /// The lease of a job that was running must have ended before: see [`end_lease`].
 pub(crate) async fn job(
@@ -79,9 +82,20 @@ pub(crate) async fn job(
     if (job.status, to) == (JobStatus::Pending, JobStatus::Queued) {
         has_few_kinds(tx, job).await?;
     }
+    let mut logs = vec![LogName::Job(job.id)];
     if to.is_terminal() {
-        finish(tx, job).await?;
+        logs.extend(finish(tx, job).await?);
         changed.ended.push(job.id);
+    }
+    if let Some(reason) = reason {
+        let line = lines::last(to, reason);
+        let texts: Vec<_> = logs
+            .into_iter()
+            .map(|log| (log, format!("{line}\n")))
+            .collect();
+        // Where logs are files there is no row of one that has begun.
+        chunks::add_texts(tx, &texts, When::Begun).await?;
+        changed.lines.extend(texts);
     }
     changed.jobs.push(job.id);
     // What is queued wants a slot, what ran leaves one.
@@ -138,17 +152,22 @@ async fn has_few_kinds(tx: &mut Tx, job: &Present) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn finish(tx: &mut Tx, job: &Present) -> Result<(), StoreError> {
+/// Ends what is left of a job; gives the logs of tasks that ran.
+async fn finish(tx: &mut Tx, job: &Present) -> Result<Vec<LogName>, StoreError> {
+    let mut stopped = Vec::new();
     for found in tasks(tx, job.id).await? {
-        match found.status {
-            TaskStatus::Running => task(tx, &found, TaskStatus::Failed).await?,
-            TaskStatus::Pending => task(tx, &found, TaskStatus::Skipped).await?,
-            _ => {}
+        let end = found.status.at_end(None);
+        if end == found.status {
+            continue;
+        }
+        task(tx, &found, end).await?;
+        if found.status == TaskStatus::Running {
+            stopped.push(LogName::Task(job.id, found.name));
         }
     }
     counts::tell(tx, &[("job-ended", Some(job.id), None)]).await?;
     let Some(group) = job.group else {
-        return Ok(());
+        return Ok(stopped);
     };
     let left: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM jobs
@@ -160,18 +179,19 @@ async fn finish(tx: &mut Tx, job: &Present) -> Result<(), StoreError> {
     if left == 0 {
         counts::tell(tx, &[("group-ended", None, Some(group))]).await?;
     }
-    Ok(())
+    Ok(stopped)
 }
 
 /// A task as it is now.
 pub(crate) struct PresentTask {
     pub(crate) id: i64,
+    pub(crate) name: String,
     pub(crate) status: TaskStatus,
 }
 
 /// The tasks of a job as they are now, in order.
 pub(crate) async fn tasks(tx: &mut Tx, job: JobId) -> Result<Vec<PresentTask>, StoreError> {
-    let rows = sqlx::query("SELECT id, status FROM tasks WHERE job_id = $1 ORDER BY place")
+    let rows = sqlx::query("SELECT id, name, status FROM tasks WHERE job_id = $1 ORDER BY place")
         .bind(i64::from(job.0))
         .fetch_all(&mut **tx)
         .await?;
@@ -179,6 +199,7 @@ pub(crate) async fn tasks(tx: &mut Tx, job: JobId) -> Result<Vec<PresentTask>, S
         .map(|row| {
             Ok(PresentTask {
                 id: row.try_get("id")?,
+                name: row.try_get("name")?,
                 status: rows::task_status(row)?,
             })
         })
@@ -208,28 +229,18 @@ pub(crate) async fn task(
     Ok(())
 }
 
-/// Which operation ended a lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Its worker ended the job.
-    Ended,
-    /// Its worker gave the job back.
-    Returned,
-    /// Somebody cancelled the job.
-    Cancelled,
-    /// The reaper did.
-    Reaped,
-}
-
-impl Outcome {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Ended => "ended",
-            Self::Returned => "returned",
-            Self::Cancelled => "cancelled",
-            Self::Reaped => "reaped",
-        }
-    }
+/// Waits for those who append under these leases, which are about to end: nobody does from
+/// then on until the transaction has ended, and afterwards they are refused.
+pub(crate) async fn alone(tx: &mut Tx, fences: &[i64]) -> Result<(), StoreError> {
+    let found = each!(tx.engine,
+        "SELECT a.id FROM" EACH "JOIN attempts a ON a.id = CAST(e.value AS BIGINT)");
+    // Words of this crate alone.
+    let text = AssertSqlSafe(format!("{found}{}", tx.engine.alone()));
+    sqlx::query(text)
+        .bind(rows::to_json(&fences)?)
+        .fetch_all(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 /// Ends a lease, if it has not ended.
@@ -240,6 +251,7 @@ pub(crate) async fn end_lease(
     reason: Option<&str>,
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
+    alone(tx, &[fence.0]).await?;
     let row: Option<AnyRow> = sqlx::query(
         "UPDATE attempts SET ended = $2, outcome = $3, reason = $4
          WHERE id = $1 AND ended IS NULL RETURNING session_id",

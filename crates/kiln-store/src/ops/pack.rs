@@ -8,7 +8,7 @@ use crate::{
     Store, StoreError,
     model::{Added, Chunk, Held, Moment, NewPacked},
     rows,
-    tx::{SECOND, Tx, write},
+    tx::{SECOND, write},
 };
 
 /// The objects of a log's pieces stay so long after it was packed: somebody may read them.
@@ -35,8 +35,7 @@ impl Store {
             .execute(&mut **tx)
             .await?;
             if done.rows_affected() == 0 {
-                let (stored, _) = end(tx, log).await?;
-                return Ok(Added::Elsewhere(stored));
+                return Ok(Added::Elsewhere(end(tx, log).await?));
             }
             let garbage = "INSERT INTO garbage (object, due)
                  SELECT object, $3 FROM chunks
@@ -85,20 +84,4 @@ pub(crate) async fn chunks(
             length: rows::number(&row, "packed_length")?,
         },
     }])
-}
-
-/// Makes sure that something can be added to a log, whose row is locked.
-pub(crate) async fn is_open(tx: &mut Tx, log: &LogName) -> Result<(), StoreError> {
-    let packed =
-        sqlx::query("SELECT 1 FROM logs WHERE job_id = $1 AND task = $2 AND packed IS NOT NULL")
-            .bind(i64::from(log.job().0))
-            .bind(log.task())
-            .fetch_optional(&mut **tx)
-            .await?;
-    match packed {
-        None => Ok(()),
-        Some(_) => Err(StoreError::Conflict(
-            "the log was packed: nothing is added to it".into(),
-        )),
-    }
 }

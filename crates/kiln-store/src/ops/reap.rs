@@ -2,19 +2,16 @@
 
 use kiln_core::farm::{
     Fence, JobId, Labels,
+    attempt::Outcome,
     lease::{self, Next},
     limits,
 };
 use sqlx::Row as _;
 
-use super::{
-    jobs::cancel,
-    moves::{self, Outcome},
-    sessions::LEASE,
-};
+use super::{jobs::cancel, moves, sessions::LEASE};
 use crate::{
     Store, StoreError,
-    model::{Changed, Counts},
+    model::{Changed, Counts, Moment},
     rows,
     tx::{SECOND, Tx, write},
 };
@@ -26,22 +23,77 @@ const LOOK: i64 = 5 * 60 * SECOND;
 const AT_ONCE: i64 = 100;
 
 impl Store {
-    /// Ends leases that ran out (only when told that renewals could be received for a
-    /// whole lease), and what is a minute past its deadline.
+    /// Ends leases that had run out, and jobs that were a minute past their deadline, when it
+    /// was known that renewals could be received for a whole lease, at `heard`: what came
+    /// while this waited for its turn, nobody may have been able to say anything against.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn reap(&self, leases_too: bool) -> Result<Changed, StoreError> {
+    pub async fn reap(&self, heard: Moment) -> Result<Changed, StoreError> {
+        // Mostly there is nothing, and then nobody needs to wait for this.
+        if !self.may_be_over().await? {
+            return Ok(Changed::default());
+        }
         write!(self, |tx| {
             let mut changed = Changed::default();
             shorten(tx).await?;
-            for (fence, job, next) in over(tx, leases_too).await? {
+            for (fence, job, next) in over(tx, heard).await? {
                 let reason = Some(next.reason.as_str());
                 moves::end_lease(tx, fence, Outcome::Reaped, reason, &mut changed).await?;
                 let present = moves::present(tx, job).await?;
                 moves::job(tx, &present, next.status, reason, &mut changed).await?;
             }
             changed
+        })
+    }
+
+    /// Whether some lease may be over, or seems to be of another time.
+    async fn may_be_over(&self) -> Result<bool, StoreError> {
+        let now = self.now().await?;
+        let found = sqlx::query(
+            "SELECT 1 FROM attempts a JOIN jobs j ON j.id = a.job_id
+             WHERE a.ended IS NULL AND (a.expires < $1 OR a.expires > $2
+                OR j.deadline_seconds + $3 <= ($1 - a.granted) / 1000000)
+             UNION ALL SELECT 1 FROM sessions WHERE ended IS NULL AND seen > $4 LIMIT 1",
+        )
+        .bind(now.0)
+        // Others renew while this reads.
+        .bind(now.0 + LEASE + SECOND)
+        .bind(rows::signed(lease::GRACE_SECONDS))
+        .bind(now.0 + SECOND)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.is_some())
+    }
+
+    /// The database's clock was put forward by so many microseconds, from `before` on. No job
+    /// loses that time: the leases of then began as much later. Of several servers that say
+    /// so, one does it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn put_forward(&self, before: Moment, by: i64) -> Result<(), StoreError> {
+        write!(self, |tx| {
+            // Whoever saw just this did it behind it.
+            let first = sqlx::query(
+                "INSERT INTO duties (name, holder, until) VALUES ('clock', '', $1)
+                 ON CONFLICT (name) DO UPDATE SET until = $1
+                 WHERE duties.until <= $2 OR duties.until > $1",
+            )
+            .bind(tx.now.0)
+            .bind(before.0)
+            .execute(&mut **tx)
+            .await?;
+            if first.rows_affected() == 1 {
+                sqlx::query(
+                    "UPDATE attempts SET granted = granted + $1
+                     WHERE ended IS NULL AND granted <= $2",
+                )
+                .bind(by)
+                .bind(before.0)
+                .execute(&mut **tx)
+                .await?;
+            }
         })
     }
 
@@ -121,7 +173,7 @@ async fn shorten(tx: &mut Tx) -> Result<(), StoreError> {
 }
 
 /// Leases that are over, and where their jobs go.
-async fn over(tx: &mut Tx, leases_too: bool) -> Result<Vec<(Fence, JobId, Next)>, StoreError> {
+async fn over(tx: &mut Tx, heard: Moment) -> Result<Vec<(Fence, JobId, Next)>, StoreError> {
     let rows = sqlx::query(
         "SELECT a.id, a.job_id, a.granted, a.expires, a.begun, j.tries, j.deadline_seconds
          FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE a.ended IS NULL ORDER BY a.id",
@@ -130,18 +182,17 @@ async fn over(tx: &mut Tx, leases_too: bool) -> Result<Vec<(Fence, JobId, Next)>
     .await?;
     let mut over = Vec::new();
     for row in &rows {
-        let expires: i64 = row.try_get("expires")?;
-        let granted: i64 = row.try_get("granted")?;
-        let begun = rows::optional_moment(row, "begun")?.is_some();
-        let next = if lease::is_overdue(granted, rows::number(row, "deadline_seconds")?, tx.now.0) {
-            lease::overdue()
-        } else if leases_too && expires < tx.now.0 {
-            lease::lost(begun, rows::number(row, "tries")?)
-        } else {
-            continue;
+        let lease = lease::Running {
+            granted: row.try_get("granted")?,
+            expires: row.try_get("expires")?,
+            deadline_seconds: rows::number(row, "deadline_seconds")?,
+            begun: rows::optional_moment(row, "begun")?.is_some(),
+            tries: rows::number(row, "tries")?,
         };
-        let fence = Fence(row.try_get("id")?);
-        over.push((fence, JobId(rows::number(row, "job_id")?), next));
+        if let Some(next) = lease::over(&lease, heard.0, tx.now.0) {
+            let fence = Fence(row.try_get("id")?);
+            over.push((fence, JobId(rows::number(row, "job_id")?), next));
+        }
     }
     // Others get their turn: the next pass goes on.
     over.truncate(usize::try_from(AT_ONCE).unwrap_or_default());

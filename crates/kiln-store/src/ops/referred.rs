@@ -52,11 +52,26 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn shards(&self, size: i32) -> Result<BTreeSet<i32>, StoreError> {
-        let rows = sqlx::query("SELECT DISTINCT id / $1 AS shard FROM jobs")
-            .bind(i64::from(size))
-            .fetch_all(&self.pool)
+        let mut shards = BTreeSet::new();
+        let mut from = 0;
+        // From one to the next by the key: nothing reads the whole table.
+        while let Some(id) = self.first_job(from).await? {
+            let shard = id / size;
+            shards.insert(shard);
+            let Some(next) = shard.checked_add(1).and_then(|next| next.checked_mul(size)) else {
+                break;
+            };
+            from = next;
+        }
+        Ok(shards)
+    }
+
+    async fn first_job(&self, from: i32) -> Result<Option<i32>, StoreError> {
+        let row = sqlx::query("SELECT id FROM jobs WHERE id >= $1 ORDER BY id LIMIT 1")
+            .bind(i64::from(from))
+            .fetch_optional(&self.pool)
             .await?;
-        rows.iter().map(|row| rows::number(row, "shard")).collect()
+        row.map(|row| rows::number(&row, "id")).transpose()
     }
 
     async fn of_range(

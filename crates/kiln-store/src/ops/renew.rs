@@ -148,12 +148,13 @@ async fn see(tx: &mut Tx, sessions: &[serde_json::Value]) -> Result<(), StoreErr
     Ok(())
 }
 
+/// A clock that is behind for a moment makes no lease shorter.
 async fn prolong(tx: &mut Tx, fences: &[serde_json::Value]) -> Result<(), StoreError> {
     if fences.is_empty() {
         return Ok(());
     }
     sqlx::query(each!(tx.engine,
-        "UPDATE attempts SET expires = $2 WHERE ended IS NULL
+        "UPDATE attempts SET expires = $2 WHERE ended IS NULL AND expires < $2
          AND id IN (SELECT CAST(e.value->>0 AS BIGINT) FROM" EACH ")"
     ))
     .bind(rows::to_json(&fences)?)

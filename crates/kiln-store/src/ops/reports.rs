@@ -2,19 +2,19 @@
 //! second time it changes nothing.
 
 use kiln_core::{
-    farm::{ArtifactId, Fence, JobId, SessionId, WorkerId, lease},
+    farm::{
+        ArtifactId, Fence, JobId, SessionId, WorkerId,
+        attempt::{Attempt, Outcome, Taken},
+        lease,
+    },
     job::{JobStatus, TaskStatus},
 };
-use sqlx::Row as _;
 
-use super::{
-    ledger::Ledger,
-    moves::{self, Outcome},
-};
+use super::{ledger::Ledger, moves};
 use crate::{
     Store, StoreError,
     group::{Answer, Operation},
-    model::{Changed, Deed, LeaseKey, Moment, NewArtifact, Reported, TokenHash, Voice},
+    model::{Changed, Deed, LeaseKey, NewArtifact, Reported, TokenHash, Voice},
     rows,
     tx::{Tx, write},
 };
@@ -22,9 +22,7 @@ use crate::{
 /// A lease as its reports need it.
 struct Held {
     job: JobId,
-    begun: Option<Moment>,
-    /// Which operation ended it, if it has ended.
-    outcome: Option<String>,
+    attempt: Attempt,
 }
 
 /// One report.
@@ -41,6 +39,18 @@ pub(crate) enum Act {
     Deed(WorkerId, SessionId, Deed),
     /// The server makes a token for its guest, by this voice of its session.
     Token(TokenHash, Voice),
+}
+
+impl Report {
+    /// About how much there is to write.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.act {
+            Act::Deed(_, _, Deed::End { tasks, .. }) => {
+                tasks.iter().map(|(name, _)| name.len()).sum()
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// Looks at all of these reports, and writes what they change at once.
@@ -61,32 +71,15 @@ pub(crate) async fn all(
 }
 
 impl Store {
-    /// Takes several reports of one lease, in their order; each is taken or refused by
-    /// itself, and all that are taken at once.
+    /// Takes a report under a lease. Those of one lease are taken in their order.
     ///
     /// # Errors
-    /// Those of what each is.
-    pub async fn report(
-        &self,
-        lease: LeaseKey<'_>,
-        deeds: Vec<Deed>,
-    ) -> Vec<Result<Reported, StoreError>> {
-        let session = lease.session;
-        let operation = |deed| {
-            let act = Act::Deed(lease.worker, session.clone(), deed);
-            let fence = lease.fence;
-            Operation::Report(Box::new(Report { fence, act }))
-        };
-        let operations = deeds.into_iter().map(operation).collect();
-        let answers = self.all_grouped(operations).await.into_iter();
-        answers.map(|answer| answer.and_then(reported)).collect()
-    }
-
-    async fn report_one(&self, lease: LeaseKey<'_>, deed: Deed) -> Result<Reported, StoreError> {
-        let mut answers = self.report(lease, vec![deed]).await;
-        answers
-            .pop()
-            .unwrap_or_else(|| Err(rows::strange("answer")))
+    /// Those of what it is.
+    pub async fn report(&self, lease: LeaseKey<'_>, deed: Deed) -> Result<Reported, StoreError> {
+        let act = Act::Deed(lease.worker, lease.session.clone(), deed);
+        let fence = lease.fence;
+        let operation = Operation::Report(Box::new(Report { fence, act }));
+        self.grouped(operation).await.and_then(reported)
     }
 
     /// Keeps the hash of the token that this lease's guest is given, as this voice of its
@@ -110,7 +103,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseLost`].
     pub async fn begun(&self, lease: LeaseKey<'_>) -> Result<Changed, StoreError> {
-        Ok(self.report_one(lease, Deed::Begun).await?.changed)
+        Ok(self.report(lease, Deed::Begun).await?.changed)
     }
 
     /// Moves a task.
@@ -126,7 +119,7 @@ impl Store {
         status: TaskStatus,
     ) -> Result<Changed, StoreError> {
         let deed = Deed::Task(task.to_owned(), status);
-        Ok(self.report_one(lease, deed).await?.changed)
+        Ok(self.report(lease, deed).await?.changed)
     }
 
     /// Keeps what a source was cloned at.
@@ -140,7 +133,7 @@ impl Store {
         commit: &str,
     ) -> Result<(), StoreError> {
         let deed = Deed::Source(index, commit.to_owned());
-        self.report_one(lease, deed).await.map(drop)
+        self.report(lease, deed).await.map(drop)
     }
 
     /// Keeps which version of the image runs.
@@ -149,7 +142,7 @@ impl Store {
     /// [`StoreError::LeaseLost`].
     pub async fn set_digest(&self, lease: LeaseKey<'_>, digest: &str) -> Result<(), StoreError> {
         let deed = Deed::Digest(digest.to_owned());
-        self.report_one(lease, deed).await.map(drop)
+        self.report(lease, deed).await.map(drop)
     }
 
     /// Keeps an artifact whose bytes are stored. One that is there already keeps its
@@ -199,7 +192,7 @@ impl Store {
             reason: reason.map(str::to_owned),
             tasks: tasks.to_vec(),
         };
-        Ok(self.report_one(lease, deed).await?.changed)
+        Ok(self.report(lease, deed).await?.changed)
     }
 
     /// Gives a job back that has not begun: it goes back to the queue, or ends when
@@ -215,28 +208,19 @@ impl Store {
         counts: bool,
     ) -> Result<Changed, StoreError> {
         write!(self, |tx| {
-            let held = held(tx, lease).await?;
+            let mut held = held(tx, lease).await?;
             let mut changed = Changed::default();
-            match held.outcome.as_deref() {
-                None if held.begun.is_some() => {
-                    return Err(StoreError::Conflict(
-                        "a job that has begun can't be given back".into(),
-                    ));
-                }
-                None => {
-                    let outcome = Outcome::Returned;
-                    moves::end_lease(tx, lease.fence, outcome, Some(reason), &mut changed).await?;
-                    let job = moves::present(tx, held.job).await?;
-                    let tries = if counts {
-                        job.tries
-                    } else {
-                        uncount(tx, &job).await?
-                    };
-                    let next = lease::given_back(tries, counts, reason);
-                    moves::job(tx, &job, next.status, Some(&next.reason), &mut changed).await?;
-                }
-                Some(outcome) if outcome == Outcome::Returned.as_str() => {}
-                Some(_) => return Err(StoreError::LeaseLost),
+            if held.attempt.give_back()? == Taken::New {
+                let outcome = Outcome::Returned;
+                moves::end_lease(tx, lease.fence, outcome, Some(reason), &mut changed).await?;
+                let job = moves::present(tx, held.job).await?;
+                let tries = if counts {
+                    job.tries
+                } else {
+                    uncount(tx, &job).await?
+                };
+                let next = lease::given_back(tries, counts, reason);
+                moves::job(tx, &job, next.status, Some(&next.reason), &mut changed).await?;
             }
             changed
         })
@@ -266,18 +250,15 @@ async fn held(tx: &mut Tx, lease: LeaseKey<'_>) -> Result<Held, StoreError> {
     .ok_or(StoreError::LeaseLost)?;
     Ok(Held {
         job: JobId(rows::number(&row, "job_id")?),
-        begun: rows::optional_moment(&row, "begun")?,
-        outcome: row.try_get("outcome")?,
+        attempt: rows::life(&row)?,
     })
 }
 
 /// The same, and it has not ended.
 async fn alive(tx: &mut Tx, lease: LeaseKey<'_>) -> Result<Held, StoreError> {
     let held = held(tx, lease).await?;
-    match held.outcome {
-        None => Ok(held),
-        Some(_) => Err(StoreError::LeaseLost),
-    }
+    held.attempt.alive()?;
+    Ok(held)
 }
 
 fn reported(answer: Answer) -> Result<Reported, StoreError> {

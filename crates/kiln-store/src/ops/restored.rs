@@ -4,10 +4,10 @@
 //! this database. So nothing of it may be taken for something that comes: numbers go on
 //! far behind all that may have been given, and no lease of then is one now.
 
-use kiln_core::farm::{Fence, JobId, lease};
+use kiln_core::farm::{Fence, JobId, attempt::Outcome, lease};
 use sqlx::Executor as _;
 
-use super::moves::{self, Outcome};
+use super::moves;
 use crate::{
     Store, StoreError,
     model::Changed,

@@ -101,6 +101,14 @@ impl Postgres {
         })
     }
 
+    /// Where one of PostgreSQL's programs is, of the version that is started.
+    ///
+    /// # Errors
+    /// When PostgreSQL is not installed (`scripts/setup tests` does).
+    pub fn program(name: &str) -> io::Result<PathBuf> {
+        Ok(programs()?.join(name))
+    }
+
     /// Tells the shell something and waits until it is done.
     fn tell(&self, word: &str) -> io::Result<()> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,11 +2,11 @@
 
 use kiln_core::{
     farm::{Fence, JobId, LogName},
-    job::JobStatus,
+    job::{JobStatus, TaskStatus},
 };
 use kiln_store::{
     Store, StoreError,
-    model::{Added, Chunk, Held, NewChunk, When},
+    model::{Added, Chunk, Held, NewChunk},
 };
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
@@ -98,28 +98,72 @@ pub async fn a_piece_is_added_where_the_log_ends_and_nowhere_else(farm: &Farm) {
     assert_eq!(later.unwrap(), Added::Elsewhere(0));
 }
 
-pub async fn a_line_is_one_of_its_own_and_only_where_it_belongs(farm: &Farm) {
+pub async fn a_log_is_begun_once_and_only_under_its_lease(farm: &Farm) {
     let running = running(farm).await;
-    let line = async |when| {
-        farm.store
-            .add_text(&running.log, "line\n", when)
-            .await
-            .unwrap()
-    };
-    assert_eq!(line(When::Empty).await, START);
-    assert_eq!(line(When::Begun).await, 11);
+    let task = LogName::Task(running.job, "build".into());
+    let key = running.builder.key(running.fence);
+    let begin = async |log| farm.store.begin_log(key, log, "task\n").await;
+    assert_eq!(begin(&running.log).await.unwrap(), START);
+    assert_eq!(begin(&task).await.unwrap(), 5);
+    assert_eq!(begin(&task).await.unwrap(), 5);
+    assert_eq!(whole(&farm.store, &task).await.len(), 1);
+    let another = LogName::Job(JobId(running.job.0 + 1));
+    assert!(is_lost(begin(&another).await));
+    farm.store.cancel(running.job, "enough").await.unwrap();
+    let other = LogName::Task(running.job, "test".into());
+    assert!(is_lost(begin(&other).await));
+    assert_eq!(farm.store.log_end(&other).await.unwrap(), 0);
+}
+
+/// The last piece of a log, which is text.
+async fn last_line(store: &Store, log: &LogName) -> String {
+    match whole(store, log).await.pop().map(|chunk| chunk.held) {
+        Some(Held::Line(line)) => line,
+        held => panic!("the last piece is no line: {held:?}"),
+    }
+}
+
+pub async fn why_an_attempt_ended_is_there_before_another_can_begin(farm: &Farm) {
+    let running = running(farm).await;
     let unended = NewChunk {
         mid_line: true,
-        ..piece(11, 3)
+        ..piece(START, 3)
     };
     running.add(&farm.store, &unended).await.unwrap();
-    assert_eq!(line(When::Always).await, 20);
-    assert_eq!(line(When::Always).await, 25);
-    let chunks = whole(&farm.store, &running.log).await;
-    assert_eq!(chunks[3].held, Held::Line("\nline\n".into()));
-    let task = LogName::Task(running.job, "build".into());
-    let begun = farm.store.add_text(&task, "line\n", When::Begun).await;
-    assert_eq!(begun.unwrap(), 0);
+    let key = running.builder.key(running.fence);
+    let changed = farm.store.give_back(key, "no\nroom", true).await.unwrap();
+    let line = "[kiln] this attempt ended: no room\n";
+    assert_eq!(changed.lines, [(running.log.clone(), line.to_owned())]);
+    let said = last_line(&farm.store, &running.log).await;
+    assert_eq!(said, format!("\n{line}"));
+    let again = farm
+        .store
+        .assign_after(async |_| Ok(Some("second\n".into())));
+    again.await.unwrap();
+    assert_eq!(last_line(&farm.store, &running.log).await, "second\n");
+}
+
+pub async fn why_the_farm_ended_a_job_is_said_in_all_logs_of_it_that_were_open(farm: &Farm) {
+    let running = running(farm).await;
+    let key = running.builder.key(running.fence);
+    let task = |name: &str| LogName::Task(running.job, name.into());
+    farm.store.begun(key).await.unwrap();
+    farm.store
+        .begin_log(key, &task("build"), "task\n")
+        .await
+        .unwrap();
+    let runs = TaskStatus::Running;
+    farm.store.set_task(key, "build", runs).await.unwrap();
+    farm.pass(31).await;
+    farm.reap().await;
+    for log in [running.log.clone(), task("build")] {
+        let said = last_line(&farm.store, &log).await;
+        assert!(
+            said.starts_with("[kiln] the job ended as failed: worker lost"),
+            "{said}"
+        );
+    }
+    assert_eq!(farm.store.log_end(&task("test")).await.unwrap(), 0);
 }
 
 pub async fn nothing_is_added_under_a_lease_that_ended_or_is_anothers(farm: &Farm) {
@@ -168,17 +212,15 @@ pub async fn of_all_that_append_at_once_nobody_follows_the_servers_last_line(far
             tokio::task::yield_now().await;
         }
         farm.store.cancel(running.job, "enough").await.unwrap();
-        let last = farm.store.add_text(&running.log, "last\n", When::Begun);
-        last.await.unwrap()
     };
-    let (one, two, end) = tokio::join!(
+    let (one, two, ()) = tokio::join!(
         append_until_lost(farm.store.clone(), &running),
         append_until_lost(farm.another_store().await, &running),
         ends,
     );
+    let said = last_line(&farm.store, &running.log).await;
+    assert_eq!(said, "[kiln] the job ended as cancelled: enough\n");
     let chunks = whole(&farm.store, &running.log).await;
-    assert_eq!(chunks.last().unwrap().held, Held::Line("last\n".into()));
-    assert_eq!(farm.store.log_end(&running.log).await.unwrap(), end);
     assert_eq!(
         chunks.len() as u64,
         one + two + 2,
@@ -206,19 +248,12 @@ pub async fn appends_do_not_wait_for_the_one_who_writes(farm: &Farm) {
 /// Appends as a bad connection makes them, against a plain list of bytes.
 pub async fn any_appends_make_the_stream_that_was_sent(farm: &Farm) {
     let running = running(farm).await;
-    let case = prop::collection::vec((0u64..40, 1u64..20, any::<bool>()), 1..40);
+    let case = prop::collection::vec((0u64..40, 1u64..20), 1..40);
     let mut runner = TestRunner::default();
     let mut model: Vec<u8> = vec![0; 6];
     for round in 0u8..6 {
-        for (back, length, line) in case.new_tree(&mut runner).unwrap().current() {
+        for (back, length) in case.new_tree(&mut runner).unwrap().current() {
             let end = model.len() as u64;
-            if line {
-                let text = "x".repeat(usize::try_from(length).unwrap()) + "\n";
-                let stored = farm.store.add_text(&running.log, &text, When::Always).await;
-                model.extend(text.bytes());
-                assert_eq!(stored.unwrap(), model.len() as u64);
-                continue;
-            }
             // Mostly at the end, else before or behind it.
             let start = if back > 20 {
                 end

@@ -17,11 +17,14 @@ use kiln_core::{
 };
 use kiln_store::{
     Config, Store, StoreError,
-    model::{Hello, Job, LeaseKey, Mood, NewJob, SessionState, TokenHash},
+    model::{Changed, Hello, Job, LeaseKey, Mood, NewJob, SessionState, TokenHash},
     testing::{self, Postgres},
 };
 
 pub const IMAGE: &str = "debian/bookworm";
+
+/// Renewals were received for a whole lease, until now.
+pub const HEARD: Option<Moment> = Some(Moment(i64::MAX));
 
 /// One for all tests of this process; it ends with it.
 static POSTGRES: LazyLock<Postgres> =
@@ -151,6 +154,12 @@ impl Farm {
         };
         let (lost, _) = self.store.hello(builder.worker, &hello).await?;
         Ok(lost)
+    }
+
+    /// As a server does by which renewals could be received all the time.
+    pub async fn reap(&self) -> Changed {
+        let heard = self.store.now().await.unwrap();
+        self.store.reap(heard).await.unwrap()
     }
 
     pub async fn submit(&self, owner: UserId) -> JobId {

@@ -9,7 +9,7 @@ use kiln_store::{
     testing,
 };
 
-use crate::farm::{Farm, is_conflict, is_lost, is_not_found, new_job};
+use crate::farm::{Farm, HEARD, is_conflict, is_lost, is_not_found, new_job};
 
 pub async fn a_job_goes_from_submit_to_success(farm: &Farm) {
     let ann = farm.user("ann").await;
@@ -174,7 +174,7 @@ pub async fn a_job_ends_once(farm: &Farm) {
     assert!(is_lost(other));
     assert!(is_conflict(farm.store.cancel(job, "late").await));
     farm.pass(100_000).await;
-    assert!(farm.store.reap(true).await.unwrap().ended.is_empty());
+    assert!(farm.reap().await.ended.is_empty());
     assert_eq!(farm.job(job).await.reason.as_deref(), reason);
 }
 

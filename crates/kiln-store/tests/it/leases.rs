@@ -4,9 +4,9 @@ use kiln_core::{
     farm::{Fence, JobId, limits},
     job::{JobStatus, TaskStatus},
 };
-use kiln_store::model::{Hello, LeaseKey, NewArtifact, Renewal, Renewed, TokenHash, Voice};
+use kiln_store::model::{Hello, LeaseKey, Moment, NewArtifact, Renewal, Renewed, TokenHash, Voice};
 
-use crate::farm::{Builder, Farm, is_conflict, is_lost, is_not_found, state};
+use crate::farm::{Builder, Farm, HEARD, is_conflict, is_lost, is_not_found, state};
 
 const LEASE: i64 = limits::LEASE_SECONDS as i64;
 /// Of a session that said hello once.
@@ -138,23 +138,43 @@ pub async fn a_lease_that_ran_out_is_alive_until_the_reaper_comes(farm: &Farm) {
     let job = farm.submit(ann).await;
     let fence = farm.assigned(&alder).await;
     farm.pass(LEASE - 5).await;
-    assert!(farm.store.reap(true).await.unwrap().jobs.is_empty());
+    assert!(farm.reap().await.jobs.is_empty());
     farm.pass(600).await;
-    // The server was away: it does not know whether the worker was.
-    assert!(farm.store.reap(false).await.unwrap().jobs.is_empty());
+    // Nobody could be heard meanwhile: by the time that a reaper had its turn, or before.
+    let long_ago = Moment(farm.store.now().await.unwrap().0 - 600_000_000);
+    assert!(farm.store.reap(long_ago).await.unwrap().jobs.is_empty());
     farm.store.begun(alder.key(fence)).await.unwrap();
     assert_eq!(farm.renew(&alder, &[fence]).await, []);
-    assert!(farm.store.reap(true).await.unwrap().jobs.is_empty());
+    assert!(farm.reap().await.jobs.is_empty());
     assert_eq!(farm.status(job).await, JobStatus::Running);
 
     farm.pass(LEASE + 1).await;
-    let reaped = farm.store.reap(true).await.unwrap();
+    let reaped = farm.reap().await;
     assert_eq!(
         (reaped.ended, reaped.sessions),
         (vec![job], vec![alder.session.clone()])
     );
     assert_eq!(farm.renew(&alder, &[fence]).await, [fence]);
     assert!(is_lost(farm.store.begun(alder.key(fence)).await));
+}
+
+pub async fn a_reaper_that_stood_still_before_it_looked_ends_no_lease(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    let heard = farm.store.now().await.unwrap();
+    // As if the lease had run out since.
+    farm.pass(LEASE + 1).await;
+    assert!(
+        farm.store
+            .reap(Some(Moment(heard.0 - (LEASE + 1) * 1_000_000)))
+            .await
+            .unwrap()
+            .jobs
+            .is_empty()
+    );
+    assert_eq!(farm.renew(&alder, &[fence]).await, []);
 }
 
 pub async fn many_sessions_renew_at_once_and_each_is_told_its_own(farm: &Farm) {
@@ -199,7 +219,7 @@ pub async fn many_sessions_renew_at_once_and_each_is_told_its_own(farm: &Farm) {
         [Renewed::Lost(birchs), Renewed::Gone, Renewed::TakenBack]
     );
     // Just that one was renewed.
-    farm.store.reap(true).await.unwrap();
+    farm.reap().await;
     let left = farm.store.leases_of_sessions().await.unwrap();
     assert_eq!(left, [(alder.session.clone(), alders[1])]);
 }
@@ -210,9 +230,9 @@ pub async fn a_clock_that_was_put_back_keeps_no_lease_of_who_is_gone(farm: &Farm
     let job = farm.submit(ann).await;
     farm.assigned(&alder).await;
     farm.pass(-3600).await;
-    assert!(farm.store.reap(true).await.unwrap().jobs.is_empty());
+    assert!(farm.reap().await.jobs.is_empty());
     farm.pass(LEASE + 1).await;
-    assert_eq!(farm.store.reap(true).await.unwrap().jobs, [job]);
+    assert_eq!(farm.reap().await.jobs, [job]);
 }
 
 async fn lose(farm: &Farm, builder: &Builder, job: JobId) {
@@ -220,7 +240,7 @@ async fn lose(farm: &Farm, builder: &Builder, job: JobId) {
     farm.store.assign().await.unwrap();
     assert_eq!(farm.held(builder).await, [job]);
     farm.pass(LEASE + 1).await;
-    assert_eq!(farm.store.reap(true).await.unwrap().jobs, [job]);
+    assert_eq!(farm.reap().await.jobs, [job]);
 }
 
 pub async fn a_lost_job_goes_back_until_it_was_lost_too_often(farm: &Farm) {
@@ -251,10 +271,47 @@ pub async fn a_lost_job_that_has_begun_fails(farm: &Farm) {
     let fence = farm.assigned(&alder).await;
     farm.store.begun(alder.key(fence)).await.unwrap();
     farm.pass(LEASE + 1).await;
-    assert_eq!(farm.store.reap(true).await.unwrap().ended, [job]);
+    assert_eq!(farm.reap().await.ended, [job]);
     let failed = farm.job(job).await;
     assert_eq!(failed.status, JobStatus::Failed);
     assert!(failed.reason.unwrap().starts_with("worker lost"));
+}
+
+pub async fn a_clock_that_was_put_forward_takes_no_time_from_jobs(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    let fence = farm.assigned(&alder).await;
+    farm.store.begun(alder.key(fence)).await.unwrap();
+    let jump = 2 * 3600;
+    farm.pass(jump).await;
+    let before = Moment(farm.store.now().await.unwrap().0 - jump * 1_000_000);
+    // Each server has seen it.
+    for _ in 0..3 {
+        let moved = farm.store.put_forward(before, jump * 1_000_000).await;
+        moved.unwrap();
+    }
+    assert_eq!(farm.renew(&alder, &[fence]).await, []);
+    assert!(farm.reap().await.ended.is_empty());
+    farm.pass(3600 + 61).await;
+    assert_eq!(farm.renew(&alder, &[fence]).await, []);
+    assert_eq!(farm.reap().await.ended, [job], "it was moved once");
+}
+
+pub async fn a_reaper_with_nothing_to_do_waits_for_nobody(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    // In the middle of somebody's transaction.
+    let assigned = farm.store.assign_after(async |_| {
+        if !farm.config.url.contains(":memory:") {
+            let other = farm.another_store().await;
+            let now = other.now().await.unwrap();
+            assert!(other.reap(now).await.unwrap().jobs.is_empty());
+        }
+        Ok(None)
+    });
+    assert_eq!(assigned.await.unwrap().jobs, [job]);
 }
 
 pub async fn what_is_a_minute_past_its_deadline_times_out(farm: &Farm) {
@@ -265,11 +322,11 @@ pub async fn what_is_a_minute_past_its_deadline_times_out(farm: &Farm) {
     farm.store.begun(alder.key(fence)).await.unwrap();
     farm.pass(3600 + 50).await;
     farm.renew(&alder, &[fence]).await;
-    assert!(farm.store.reap(true).await.unwrap().ended.is_empty());
+    assert!(farm.reap().await.ended.is_empty());
     farm.pass(11).await;
-    // Whatever its worker says, and though leases are not looked at.
+    // Whatever its worker says.
     assert_eq!(farm.renew(&alder, &[fence]).await, []);
-    assert_eq!(farm.store.reap(false).await.unwrap().ended, [job]);
+    assert_eq!(farm.reap().await.ended, [job]);
     assert_eq!(farm.status(job).await, JobStatus::Timeout);
     assert_eq!(farm.renew(&alder, &[fence]).await, [fence]);
 }
@@ -321,10 +378,7 @@ pub async fn a_session_that_connects_again_learns_what_it_lost(farm: &Farm) {
     let believed = [fences[0], fences[1], Fence(99)];
     let answer = farm.hello(&alder, 2, state(2), &believed);
     assert_eq!(answer.await.unwrap(), [fences[1], Fence(99)]);
-    assert!(
-        farm.store.reap(true).await.unwrap().jobs.is_empty(),
-        "renewed"
-    );
+    assert!(farm.reap().await.jobs.is_empty(), "renewed");
     assert_eq!(farm.held(&alder).await, [kept]);
     let sessions = farm.store.sessions().await.unwrap();
     assert_eq!(sessions.len(), 1);
@@ -367,7 +421,7 @@ pub async fn leases_of_a_worker_that_was_taken_back_run_out(farm: &Farm) {
     farm.pass(LEASE - 1).await;
     farm.renew(&alder, &[fence]).await;
     farm.pass(2).await;
-    assert_eq!(farm.store.reap(true).await.unwrap().jobs, [job]);
+    assert_eq!(farm.reap().await.jobs, [job]);
 }
 
 pub async fn only_the_last_voice_of_a_session_makes_tokens_for_its_guests(farm: &Farm) {

@@ -9,6 +9,7 @@ mod groups;
 mod jobs;
 mod keep;
 mod leases;
+mod locks;
 mod open;
 mod outages;
 mod people;
@@ -68,7 +69,9 @@ on_every_engine! {
     chunks:
         a_log_has_its_first_line_with_the_job_that_runs,
         a_piece_is_added_where_the_log_ends_and_nowhere_else,
-        a_line_is_one_of_its_own_and_only_where_it_belongs,
+        a_log_is_begun_once_and_only_under_its_lease,
+        why_an_attempt_ended_is_there_before_another_can_begin,
+        why_the_farm_ended_a_job_is_said_in_all_logs_of_it_that_were_open,
         nothing_is_added_under_a_lease_that_ended_or_is_anothers,
         of_all_that_append_at_once_nobody_follows_the_servers_last_line,
         appends_do_not_wait_for_the_one_who_writes,
@@ -83,11 +86,14 @@ on_every_engine! {
         every_report_may_be_repeated,
         no_task_runs_before_begun,
         a_lease_that_ran_out_is_alive_until_the_reaper_comes,
+        a_reaper_that_stood_still_before_it_looked_ends_no_lease,
         many_sessions_renew_at_once_and_each_is_told_its_own,
         a_clock_that_was_put_back_keeps_no_lease_of_who_is_gone,
         a_lost_job_goes_back_until_it_was_lost_too_often,
         a_lost_job_that_has_begun_fails,
         what_is_a_minute_past_its_deadline_times_out,
+        a_clock_that_was_put_forward_takes_no_time_from_jobs,
+        a_reaper_with_nothing_to_do_waits_for_nobody,
         a_job_that_was_given_back_waits_again_with_the_reason,
         a_session_that_connects_again_learns_what_it_lost,
         a_session_is_one_workers_and_ends_once,
@@ -98,6 +104,7 @@ on_every_engine! {
     queue:
         a_long_queue_delays_another_share_by_one_turn,
         a_share_has_its_cap,
+        what_a_share_gets_elsewhere_leaves_its_slot_to_another,
         a_share_has_only_so_many_kinds_of_jobs_queued,
         priority_comes_first_and_then_age,
         what_nobody_serves_blocks_nobody,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kiln_core::job::JobStatus;
-use kiln_store::{Config, OpenError, Store, StoreError, testing::Postgres};
+use kiln_store::{Config, OpenError, Store, StoreError, model::Moment, testing::Postgres};
 
 use crate::farm::{Farm, new_job};
 
@@ -34,7 +34,7 @@ async fn nobody_waits(farm: &Farm) {
     let began = Instant::now();
     for _ in 0..50 {
         unavailable(&farm.store.ping().await);
-        unavailable(&farm.store.reap(false).await);
+        unavailable(&farm.store.reap(Moment(0)).await);
     }
     assert!(
         began.elapsed() < Duration::from_secs(30),
@@ -51,6 +51,9 @@ async fn a_postgresql_that_is_stopped_is_missed_quickly_and_used_again_when_it_i
     for how in [Postgres::stop, Postgres::kill] {
         how(&postgres).unwrap();
         nobody_waits(&farm).await;
+        // That it is away is told once, not by each who asks.
+        let asked = farm.store.ping().await.unwrap_err();
+        assert!(kiln_store::is_away(&asked), "{asked}");
         let again = Store::open(&farm.config).await.unwrap_err();
         assert!(matches!(again, OpenError::Away(_)), "{again:?}");
         postgres.start_again().unwrap();
@@ -70,7 +73,7 @@ async fn a_postgresql_that_says_nothing_any_more_is_not_waited_for_without_an_en
     // Some are in the middle of something, and most find that it is away.
     let asked = (0..40).map(|_| {
         let store = farm.store.clone();
-        tokio::spawn(async move { store.reap(false).await })
+        tokio::spawn(async move { store.reap(Moment(0)).await })
     });
     let asked: Vec<_> = asked.collect();
     let submitted = (0..10).map(|_| {

@@ -57,6 +57,34 @@ pub async fn a_share_has_its_cap(farm: &Farm) {
     assert_eq!(farm.held(&alder).await.len(), 5);
 }
 
+pub async fn what_a_share_gets_elsewhere_leaves_its_slot_to_another(farm: &Farm) {
+    farm.store.set_share_cap(Some(1)).await.unwrap();
+    let mut jobs = Vec::new();
+    for (name, images) in [
+        ("ann", &["alpine/edge", IMAGE][..]),
+        ("bob", &[IMAGE]),
+        ("cyd", &[IMAGE]),
+    ] {
+        let owner = farm.user(name).await;
+        for image in images {
+            let job = NewJob {
+                requirements: wanting(image),
+                ..new_job(owner)
+            };
+            jobs.push(farm.submit_as(job).await);
+        }
+    }
+    let alder = farm.builder("alder", 2).await;
+    let birch = farm.store.add_worker("birch", farm.hash()).await.unwrap();
+    let birch = farm.another_session(birch.id);
+    let mut other = state(1);
+    other.labels.images = vec![image("alpine/edge")];
+    farm.hello(&birch, 1, other, &[]).await.unwrap();
+    while farm.store.assign().await.unwrap().assign {}
+    assert_eq!(farm.held(&birch).await, [jobs[0]]);
+    assert_eq!(farm.held(&alder).await, jobs[2..]);
+}
+
 pub async fn a_share_has_only_so_many_kinds_of_jobs_queued(farm: &Farm) {
     let ann = farm.user("ann").await;
     let of_kind = |number: u32| NewJob {

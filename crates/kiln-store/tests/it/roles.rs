@@ -3,7 +3,7 @@
 use kiln_core::job::JobStatus;
 use kiln_store::{Config, OpenError, Store, testing::Postgres};
 
-use crate::farm::Farm;
+use crate::farm::{Farm, HEARD};
 
 const PAGE: &str = include_str!("../../../../docs/operator.md");
 
@@ -58,7 +58,7 @@ async fn a_server_needs_only_the_rights_on_the_operators_page_once_the_owner_mig
     farm.assigned(&alder).await;
     assert_eq!(farm.held(&alder).await, [cancelled]);
     farm.store.cancel(cancelled, "enough").await.unwrap();
-    farm.store.reap(true).await.unwrap();
+    farm.reap().await;
     farm.agrees_with_itself().await;
     let again = farm.another_store().await;
     assert_eq!(again.job(ended).await.unwrap(), Some(farm.job(ended).await));

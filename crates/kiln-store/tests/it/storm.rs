@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::join_all;
 use kiln_core::{
     farm::{JobId, UserId},
     job::{JobStatus, TaskStatus},
 };
 use kiln_store::{
     Store, StoreError,
-    model::{Deed, LeaseKey, NewJob, TokenHash},
+    model::{Changed, Deed, LeaseKey, NewJob, TokenHash},
     testing,
 };
 use tokio::task::JoinSet;
 
-use crate::farm::{Builder, Farm, new_job, state};
+use crate::farm::{Builder, Farm, HEARD, new_job, state};
 
 const BUILDERS: usize = 4;
 const JOBS: usize = 60;
@@ -67,18 +68,23 @@ async fn all_over(store: &Store, jobs: &[JobId]) -> bool {
     true
 }
 
+async fn reap(store: &Store) -> Result<Changed, StoreError> {
+    let heard = store.now().await?;
+    store.reap(heard).await
+}
+
 /// Cancels some, while time passes and the reaper reaps.
 async fn disturb(store: Store, jobs: Vec<JobId>) {
     for job in jobs.iter().step_by(9) {
         fine(store.cancel(*job, "cancelled").await);
         fine(testing::pass(&store, 20).await);
-        fine(store.reap(true).await);
+        fine(reap(&store).await);
         fine(store.waiting(None, 5).await);
         fine(store.cancel_unserved().await);
     }
     while !all_over(&store, &jobs).await {
         fine(testing::pass(&store, 20).await);
-        fine(store.reap(true).await);
+        fine(reap(&store).await);
     }
 }
 
@@ -230,7 +236,8 @@ pub async fn reports_that_come_together_are_taken_in_their_order(farm: &Farm) {
         },
         Deed::Begun,
     ];
-    let taken = farm.store.report(alder.key(fence), deeds).await;
+    let report = |deed| farm.store.report(alder.key(fence), deed);
+    let taken = join_all(deeds.into_iter().map(report)).await;
     let taken: Vec<bool> = taken.iter().map(Result::is_ok).collect();
     assert_eq!(
         taken,

@@ -5,7 +5,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::Dummy;
+use super::{Dummy, Start};
 use crate::machine::{Exec, ExitCode, Gone, Guest, GuestError, Machine, Stderr, Stdin};
 
 async fn guest(dummy: &Dummy) -> (TempDir, Box<dyn Guest>) {
@@ -153,4 +153,19 @@ async fn a_command_ends_when_its_process_exits_and_the_background_can_still_writ
     let script = "echo >go; while [ ! -e alive ]; do :; done; echo seen";
     assert_eq!(output(guest.as_ref(), script).await.1, "seen\n");
     guest.stop().await;
+}
+
+#[tokio::test]
+async fn a_guest_that_is_none_has_done_whatever_it_is_told_until_it_is_stopped() {
+    let (_dir, guest) = guest(&Dummy::new(Start::Null)).await;
+    let (code, said) = output(&*guest, "echo; exit 3").await;
+    assert_eq!((code, said.as_str()), (ExitCode(0), ""));
+    guest.stop().await;
+    assert_eq!(guest.gone().await, Gone::Stopped);
+    assert!(
+        guest
+            .exec(Exec::new("true"), &mut Vec::new())
+            .await
+            .is_err()
+    );
 }

@@ -38,8 +38,9 @@ use crate::{
     report::Refusal,
 };
 
-/// How long a server may take to answer that it speaks WebSocket.
-const HANDSHAKE: Duration = Duration::from_secs(20);
+/// How long it may take until a server has answered that it speaks WebSocket, connecting
+/// included. Who waits longer at one that hangs loses leases by it.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 /// The longest text of an error that is read.
 const ERROR: usize = 64 << 10;
 

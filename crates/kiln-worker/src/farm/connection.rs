@@ -8,14 +8,21 @@ use kiln_wire::{
     client::{ClientError, Socket},
     message::{FromServer, FromWorker, PROTOCOL, State},
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::{backoff::Backoff, worker::Worker};
+use super::{
+    backoff::{self, Backoff},
+    worker::Worker,
+};
 
-/// How long a server may take to answer a hello.
-const WELCOME: Duration = Duration::from_secs(20);
+/// How long a server may take to answer a hello. One that hangs is to be left for another while
+/// there is something left of the leases.
+const WELCOME: Duration = Duration::from_secs(5);
 /// After so many renewals without an answer the server is away.
 const SILENCE: u32 = 3;
+/// Within what time those whose connection has ended come again: all workers of a server that
+/// ends are told so in one moment, and each hello takes a turn of the farm's one writer.
+const SPREAD: Duration = Duration::from_secs(3);
 
 /// Why a connection ended.
 enum Left {
@@ -52,7 +59,7 @@ pub(super) async fn keep(worker: &Arc<Worker>) -> anyhow::Result<()> {
         let (left, well) = match attempt {
             Ok((socket, every)) => {
                 welcomed = true;
-                backoff.reset();
+                backoff.spread(SPREAD);
                 (converse(worker, socket, every).await, true)
             }
             Err(left) => (left, false),
@@ -64,7 +71,7 @@ pub(super) async fn keep(worker: &Arc<Worker>) -> anyhow::Result<()> {
             Left::ForEver(why) | Left::For(why) => tracing::warn!("{why}; it is tried again"),
         }
         tokio::select! {
-            () = backoff.wait() => {}
+            () = backoff::wait(&mut backoff) => {}
             () = worker.leaving() => return Ok(()),
         }
     }
@@ -133,12 +140,12 @@ async fn conversation(
                     }
                 }
             }
+            () = sleep_until(heard + every * SILENCE) => {
+                let why = "the server says nothing any more".to_owned();
+                return Ok(Left::For(why));
+            }
             piece = live.next() => socket.send_live(&piece).await?,
             _ = renewals.tick() => {
-                if heard.elapsed() > every * SILENCE {
-                    let why = "the server says nothing any more".to_owned();
-                    return Ok(Left::For(why));
-                }
                 let leases = worker.leases();
                 socket.send(&FromWorker::Renew { leases }).await?;
             }

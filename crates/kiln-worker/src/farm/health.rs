@@ -20,7 +20,10 @@ use kiln_core::farm::JobId;
 use kiln_vm::machine::StartError;
 use tokio::sync::watch;
 
-use super::{backoff::Backoff, worker::Worker};
+use super::{
+    backoff::{self, Backoff},
+    worker::Worker,
+};
 
 /// So many failures in a row that may be a job's, or an image's.
 const DOUBTFUL: u32 = 3;
@@ -124,7 +127,7 @@ pub(super) async fn watch(worker: &Worker) {
         }
         worker.tell();
         loop {
-            backoff.wait().await;
+            backoff::wait(&mut backoff).await;
             match worker.host.check().await {
                 Ok(()) => break,
                 Err(reason) => {

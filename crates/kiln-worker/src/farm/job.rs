@@ -193,8 +193,8 @@ async fn run(worker: &Worker, lease: &Arc<Lease>, prepared: Prepared) {
     });
     let mut running = pin!(running);
     let live = worker.live.of_job(lease.fence);
-    let uploader = Uploader::new(Arc::clone(lease), Arc::clone(&spool), live);
-    let mut uploading = pin!(uploader.run());
+    let uploader = Uploader::new(Arc::clone(lease), Arc::clone(&spool));
+    let mut uploading = pin!(uploader.run(live));
     let mut uploaded = None;
     let outcome = loop {
         tokio::select! {

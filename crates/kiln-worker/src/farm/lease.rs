@@ -15,7 +15,7 @@ use kiln_wire::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use super::backoff::Backoff;
+use super::backoff::{self, Backoff};
 
 /// How long a server may take to answer a request of some kilobytes.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -169,7 +169,7 @@ impl Lease {
     pub async fn again(&self, what: &str, why: &NoAnswer, backoff: &mut Backoff) {
         let (job, fence, why) = (self.job.0, self.fence.0, &why.0);
         tracing::debug!(job, fence, what, "job {job} can't report yet: {why}");
-        backoff.wait().await;
+        backoff::wait(backoff).await;
     }
 
     /// Sends a request once.

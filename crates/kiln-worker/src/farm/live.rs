@@ -127,7 +127,9 @@ impl JobLive {
         self.last = Some(Instant::now());
         let mut offset = from;
         let rest = usize::try_from(from - at).unwrap_or(usize::MAX);
-        for piece in bytes[rest.min(bytes.len())..].chunks(BYTES) {
+        let pieces = bytes[rest.min(bytes.len())..].chunks(BYTES);
+        // No more than the socket takes at once: other jobs have something to show, too.
+        for piece in pieces.take(WINDOW) {
             let live = Live {
                 fence: self.fence,
                 offset,

@@ -54,6 +54,8 @@ struct Inner {
     logs: Vec<LogId>,
     /// How many bytes the item takes that was given last.
     front: u64,
+    /// How far was looked beyond it.
+    beyond: u64,
     /// The number of the log that it is of.
     log: u32,
     state: State,
@@ -76,6 +78,7 @@ impl Spool {
                 ring: Ring::new(file, capacity + RESERVE)?,
                 logs: Vec::new(),
                 front: 0,
+                beyond: 0,
                 log: EVENT,
                 state: State::Open,
             }),
@@ -138,11 +141,33 @@ impl Spool {
     /// # Errors
     /// The file's.
     pub async fn more(&self, text: &mut Vec<u8>) -> io::Result<bool> {
+        self.add(text, |inner| &mut inner.front).await
+    }
+
+    /// Waits for what comes behind what was given last, of the same log, and adds that: a look
+    /// ahead, which takes nothing away. False as [`Self::more`].
+    ///
+    /// # Errors
+    /// The file's.
+    pub async fn beyond(&self, text: &mut Vec<u8>) -> io::Result<bool> {
+        self.add(text, |inner| &mut inner.beyond).await
+    }
+
+    /// Waits until there is more from that place on, adds it, and moves the place.
+    async fn add(
+        &self,
+        text: &mut Vec<u8>,
+        place: impl Fn(&mut Inner) -> &mut u64,
+    ) -> io::Result<bool> {
         loop {
             {
                 let mut inner = self.lock();
-                if inner.front < inner.ring.len() {
-                    return inner.extend_front(text);
+                let from = *place(&mut inner);
+                if from < inner.ring.len() {
+                    let (to, more) = inner.read_on(from, text)?;
+                    *place(&mut inner) = to;
+                    inner.beyond = inner.beyond.max(to);
+                    return Ok(more);
                 }
                 if inner.state != State::Open {
                     return Ok(false);
@@ -230,24 +255,24 @@ impl Inner {
         // As much as there is, and no more than an append takes: it never grows.
         let most = self.ring.len().min(limits::APPEND as u64);
         let mut text = Vec::with_capacity(usize::try_from(most).unwrap_or_default());
-        self.front = 0;
         self.log = number;
-        self.extend_front(&mut text)?;
+        (self.front, _) = self.read_on(0, &mut text)?;
+        self.beyond = self.front;
         Ok(Item::Log(log, text.into()))
     }
 
-    /// Adds what more of the front's log comes next, as much as one append takes. Whether
-    /// more may come.
-    fn extend_front(&mut self, text: &mut Vec<u8>) -> io::Result<bool> {
-        while self.front < self.ring.len() {
-            let (next, length) = self.head(self.front)?;
+    /// Adds what more of the front's log comes from this place on, as much as one append takes.
+    /// Gives where that ends, and whether more may come.
+    fn read_on(&mut self, mut at: u64, text: &mut Vec<u8>) -> io::Result<(u64, bool)> {
+        while at < self.ring.len() {
+            let (next, length) = self.head(at)?;
             if next != self.log || text.len() as u64 + length > limits::APPEND as u64 {
-                return Ok(false);
+                return Ok((at, false));
             }
-            self.read(self.front + HEAD as u64, length, text)?;
-            self.front += HEAD as u64 + length;
+            self.read(at + HEAD as u64, length, text)?;
+            at += HEAD as u64 + length;
         }
-        Ok(true)
+        Ok((at, true))
     }
 
     fn head(&self, at: u64) -> io::Result<(u32, u64)> {
@@ -301,6 +326,28 @@ mod tests {
             spool.pop();
         }
         assert_eq!(spool.front().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn who_looks_ahead_takes_nothing_away() {
+        let spool = spool(10_000);
+        let guest = Voice::Guest;
+        spool.append(&log("a"), b"one ", guest).await.unwrap();
+        spool.front().await.unwrap();
+        let (mut ahead, mut front) = (Vec::new(), Vec::new());
+        let mut waits = Box::pin(spool.beyond(&mut ahead));
+        assert!(poll_immediate(&mut waits).await.is_none());
+        spool.append(&log("a"), b"two ", guest).await.unwrap();
+        assert!(waits.await.unwrap());
+        spool.append(&log("a"), b"three", guest).await.unwrap();
+        assert!(spool.beyond(&mut ahead).await.unwrap());
+        assert_eq!(ahead, b"two three");
+        assert!(spool.more(&mut front).await.unwrap());
+        assert_eq!(front, b"two three");
+        spool.event(b"{}").await.unwrap();
+        assert!(!spool.beyond(&mut ahead).await.unwrap());
+        spool.pop();
+        assert_eq!(spool.front().await.unwrap(), Some(Item::Event("{}".into())));
     }
 
     #[tokio::test]

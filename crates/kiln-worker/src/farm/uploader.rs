@@ -1,7 +1,7 @@
 //! A job's events and logs on their way from the spool to the server, one after
 //! the other, each until it is stored.
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, convert::Infallible, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Method;
@@ -19,9 +19,16 @@ use crate::LogId;
 pub(super) struct Uploader {
     lease: Arc<Lease>,
     spool: Arc<Spool>,
-    live: JobLive,
     /// Where each log ends at the server.
     ends: HashMap<LogId, u64>,
+}
+
+/// What became of bytes, and where their log ends now.
+enum Put {
+    /// They are there, though some may have come with another try.
+    Taken(u64),
+    /// Something else is where they were to be: they come behind it.
+    Elsewhere(u64),
 }
 
 /// Why nothing more is uploaded.
@@ -33,21 +40,21 @@ enum End {
 }
 
 impl Uploader {
-    pub fn new(lease: Arc<Lease>, spool: Arc<Spool>, live: JobLive) -> Self {
+    pub fn new(lease: Arc<Lease>, spool: Arc<Spool>) -> Self {
         Self {
             lease,
             spool,
-            live,
             ends: HashMap::new(),
         }
     }
 
-    /// Uploads until all is stored and no more comes, or the lease is lost.
+    /// Uploads until all is stored and no more comes, or the lease is lost. What is not
+    /// stored yet goes the live way meanwhile.
     ///
     /// # Errors
     /// A sentence for the job's owner when some of it can't be stored.
-    pub async fn run(mut self) -> Result<(), String> {
-        let ended = self.all().await;
+    pub async fn run(mut self, mut live: JobLive) -> Result<(), String> {
+        let ended = self.all(&mut live).await;
         self.spool.break_off();
         match ended {
             Ok(()) | Err(End::Lost) => Ok(()),
@@ -60,15 +67,20 @@ impl Uploader {
         }
     }
 
-    async fn all(&mut self) -> Result<(), End> {
+    async fn all(&mut self, live: &mut JobLive) -> Result<(), End> {
         let failed = |error: std::io::Error| End::Failed(error.to_string());
+        let spool = Arc::clone(&self.spool);
         while let Some(item) = self.spool.front().await.map_err(failed)? {
             match item {
                 Item::Event(json) => self.event(json).await?,
                 Item::Log(log, bytes) => {
                     let at = self.end(&log).await?;
-                    let bytes = self.gathered(&log, at, bytes).await.map_err(failed)?;
-                    self.log(&log, at, bytes).await?;
+                    let bytes = self.gathered(live, &log, at, bytes).await.map_err(failed)?;
+                    let shown = show_on(&spool, live, (&log, at, bytes.clone()));
+                    tokio::select! {
+                        stored = self.log(&log, at, bytes) => stored?,
+                        never = shown => match never.map_err(failed)? {},
+                    }
                 }
             }
             self.spool.pop();
@@ -94,23 +106,32 @@ impl Uploader {
     async fn end(&self, log: &LogId) -> Result<u64, End> {
         match self.ends.get(log) {
             Some(end) => Ok(*end),
-            None => self.put(log, 0, &Bytes::new()).await,
+            None => {
+                let (Put::Taken(end) | Put::Elsewhere(end)) =
+                    self.put(log, 0, &Bytes::new()).await?;
+                Ok(end)
+            }
         }
     }
 
     /// What comes for this append for as long as the server wants appends to be gathered:
     /// not longer than something else waits behind it. Meanwhile those who read the log as
     /// it grows are shown what there is of it.
-    async fn gathered(&mut self, log: &LogId, at: u64, bytes: Bytes) -> io::Result<Bytes> {
-        let Some(gather) = self.live.gather() else {
+    async fn gathered(
+        &self,
+        live: &mut JobLive,
+        log: &LogId,
+        at: u64,
+        bytes: Bytes,
+    ) -> io::Result<Bytes> {
+        let Some(gather) = live.gather() else {
             return Ok(bytes);
         };
         let until = Instant::now() + Duration::from_millis(gather.milliseconds);
         let mut bytes = Vec::from(bytes);
         while (bytes.len() as u64) < gather.bytes {
-            let all = self.live.send(log, at, &bytes);
-            let turn = self
-                .live
+            let all = live.send(log, at, &bytes);
+            let turn = live
                 .turn()
                 .filter(|_| !all)
                 .map_or(until, Instant::from_std);
@@ -122,30 +143,34 @@ impl Uploader {
                 },
             }
         }
-        self.live.send(log, at, &bytes);
+        live.send(log, at, &bytes);
         Ok(bytes.into())
     }
 
     async fn log(&mut self, log: &LogId, mut at: u64, mut bytes: Bytes) -> Result<(), End> {
         while !bytes.is_empty() {
-            let end = self.put(log, at, &bytes).await?;
-            let Some(taken) = end.checked_sub(at) else {
+            let put = self.put(log, at, &bytes).await?;
+            let (Put::Taken(end) | Put::Elsewhere(end)) = put;
+            let grown = end.checked_sub(at).filter(|grown| *grown > 0);
+            let Some(grown) = grown else {
                 return Err(End::Failed(format!(
                     "the server had {at} bytes of {log} and has {end}"
                 )));
             };
-            let taken = usize::try_from(taken).unwrap_or(usize::MAX);
-            // The server may have said something itself behind what it took.
-            let _ = bytes.split_to(taken.min(bytes.len()));
+            if let Put::Taken(_) = put {
+                let taken = usize::try_from(grown).unwrap_or(usize::MAX);
+                // The server may have said something itself behind what it took.
+                let _ = bytes.split_to(taken.min(bytes.len()));
+            }
             at = end;
         }
         self.ends.insert(log.clone(), at);
         Ok(())
     }
 
-    /// Appends at this place; gives where the log ends now. No bytes at all ask
-    /// only that, and change nothing however often they are sent.
-    async fn put(&self, log: &LogId, at: u64, bytes: &Bytes) -> Result<u64, End> {
+    /// Appends at this place. No bytes at all ask only where the log ends, and change nothing
+    /// however often they are sent.
+    async fn put(&self, log: &LogId, at: u64, bytes: &Bytes) -> Result<Put, End> {
         let at = at.to_string();
         let mut pairs = vec![("offset", at.as_str())];
         pairs.extend(log.task().map(|task| ("task", task)));
@@ -154,12 +179,34 @@ impl Uploader {
         let answer = self.lease.report(Method::PUT, &what, bytes_type, bytes);
         match answer.await {
             Answer::Taken(body) => match serde_json::from_slice::<Stored>(&body) {
-                Ok(Stored { stored }) => Ok(stored),
+                Ok(Stored { stored }) => Ok(Put::Taken(stored)),
                 Err(error) => Err(End::Failed(format!("an answer makes no sense: {error}"))),
             },
-            Answer::Offset(stored) => Ok(stored),
+            Answer::Offset(stored) => Ok(Put::Elsewhere(stored)),
             Answer::Lost => Err(End::Lost),
             Answer::Refused(refusal) => Err(End::Failed(refusal.message)),
         }
     }
+}
+
+/// While an append of these bytes of a log is on its way, however long that takes: shows those
+/// who read the log as it grows what of it and of what comes behind it they were not shown.
+async fn show_on(
+    spool: &Spool,
+    live: &mut JobLive,
+    (log, at, bytes): (&LogId, u64, Bytes),
+) -> io::Result<Infallible> {
+    let end = at + bytes.len() as u64;
+    let mut behind = Vec::new();
+    let mut more = true;
+    while live.gather().is_some() {
+        let all = live.send(log, at, &bytes) && live.send(log, end, &behind);
+        let turn = live.turn().map_or_else(Instant::now, Instant::from_std);
+        tokio::select! {
+            () = sleep_until(turn), if !all => {}
+            came = spool.beyond(&mut behind), if more => more = came?,
+            else => break,
+        }
+    }
+    std::future::pending().await
 }

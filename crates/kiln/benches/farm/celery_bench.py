@@ -1,5 +1,6 @@
-"""Passes empty tasks through Celery: `celery_bench.py N` queues them, a worker of this
-module runs them. Each writes two rows of its own in one transaction."""
+"""Passes empty tasks through Celery: `celery_bench.py N` queues them once a line comes on
+its standard input, a worker of this module runs them. Each writes two rows of its own in
+one transaction."""
 
 import os
 import sys
@@ -27,5 +28,10 @@ def null():
 
 if __name__ == "__main__":
     with app.producer_or_acquire() as producer:
+        # All that is there only once is made before the clock starts: a connection too.
+        producer.connection.ensure_connection()
+        null.apply_async(producer=producer)
+        print("ready", flush=True)
+        sys.stdin.readline()
         for _ in range(int(sys.argv[1])):
             null.apply_async(producer=producer)

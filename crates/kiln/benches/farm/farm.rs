@@ -24,15 +24,22 @@ const TICKS: u32 = 100;
 /// How long a process may take to say that it is there.
 const START: Duration = Duration::from_secs(60);
 
-/// A server, and a user of it. Its processes and files go with it.
+/// A server or several, and a user of them. Its processes and files go with it.
 pub struct Farm {
-    /// Last of all, so that processes are gone before.
-    server: Process,
-    url: String,
+    servers: Vec<Server>,
     token: String,
+    /// What all its servers are told.
+    words: Vec<OsString>,
+    /// Where `kiln admin` finds its database.
     database: Vec<OsString>,
     store_url: String,
+    /// Last of all, so that processes are gone before.
     dir: TempDir,
+}
+
+struct Server {
+    process: Process,
+    url: String,
 }
 
 /// A process that is killed when this is dropped.
@@ -44,41 +51,50 @@ pub struct Process {
 impl Farm {
     /// Starts `kiln serve` without a worker on SQLite, or this database, with these further
     /// words.
-    pub async fn start(database: Option<&str>, words: &[&str]) -> Result<Self> {
+    pub async fn start(database: Option<&str>, words: &[String]) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("farm-")
             .tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        let mut data: Vec<OsString> = vec!["--data".into(), dir.path().join("serve").into()];
-        data.extend(
-            database
-                .iter()
-                .flat_map(|url| ["--database".into(), url.into()]),
-        );
-        let mut all: Vec<OsString> = ["serve", "--listen", "127.0.0.1:0", "--no-worker"]
-            .map(Into::into)
-            .to_vec();
-        all.extend(data.iter().cloned());
-        all.extend(words.iter().map(Into::into));
-        let server = Process::start(dir.path(), "server", all)?;
-        let said = server.says("serving http://").await?;
-        let address = said.split_whitespace().next().context("an address")?;
-        let own = dir.path().join("serve/kiln.db");
+        let own = dir.path().join("server0/kiln.db");
         let store_url =
             database.map_or_else(|| format!("sqlite://{}", own.display()), str::to_owned);
+        let database = database.map(|url| ["--database".into(), url.into()]);
+        let database: Vec<OsString> = database.into_iter().flatten().collect();
+        let words = words.iter().map(Into::into);
         let mut farm = Self {
-            store_url,
-            url: format!("http://{address}"),
+            servers: Vec::new(),
             token: String::new(),
-            server,
-            database: data,
+            words: database.iter().cloned().chain(words).collect(),
+            database,
+            store_url,
             dir,
         };
+        farm.add_server().await?;
+        let data = ["--data".into(), farm.dir.path().join("server0").into()];
+        farm.database.extend(data);
         farm.token = farm.user("ada").await?;
         Ok(farm)
     }
 
+    /// Starts one more server beside those that are there.
+    pub async fn add_server(&mut self) -> Result<()> {
+        let name = format!("server{}", self.servers.len());
+        let mut words: Vec<OsString> = ["serve", "--listen", "127.0.0.1:0", "--no-worker"]
+            .map(Into::into)
+            .to_vec();
+        words.extend(["--data".into(), self.dir.path().join(&name).into()]);
+        words.extend(self.words.iter().cloned());
+        let process = Process::start(self.dir.path(), &name, words)?;
+        let said = process.says("serving http://").await?;
+        let address = said.split_whitespace().next().context("an address")?;
+        let url = format!("http://{address}");
+        self.servers.push(Server { process, url });
+        Ok(())
+    }
+
+    /// Where its first server is.
     pub fn url(&self) -> &str {
-        &self.url
+        &self.servers[0].url
     }
 
     /// Its database.
@@ -86,8 +102,9 @@ impl Farm {
         &self.store_url
     }
 
+    /// Its first server.
     pub fn server(&self) -> &Process {
-        &self.server
+        &self.servers[0].process
     }
 
     /// Makes a user and gives a token of its.
@@ -110,20 +127,28 @@ impl Farm {
         Ok(said.lines().last().unwrap_or_default().to_owned())
     }
 
-    /// Starts a worker on the dummy machine with so many slots, and waits until the server
-    /// knows it.
+    /// Starts a worker on the dummy machine with so many slots, and waits until the first
+    /// server knows it.
     pub async fn worker(&self, name: &str, slots: u32) -> Result<Process> {
+        self.worker_on("--dummy", name, slots).await
+    }
+
+    /// The same with guests that do nothing, without any process.
+    pub async fn null_worker(&self, name: &str, slots: u32) -> Result<Process> {
+        self.worker_on("--dummy-null", name, slots).await
+    }
+
+    async fn worker_on(&self, machine: &str, name: &str, slots: u32) -> Result<Process> {
         use std::os::unix::fs::PermissionsExt as _;
         let token = self.admin(&["worker", "add", name]).await?;
         let file = self.dir.path().join(format!("{name}.token"));
         std::fs::write(&file, token)?;
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
         let slots = slots.to_string();
-        let mut words: Vec<OsString> = [
-            "worker", "--dummy", "--server", &self.url, "--slots", &slots,
-        ]
-        .map(Into::into)
-        .to_vec();
+        let mut words: Vec<OsString> =
+            ["worker", machine, "--server", self.url(), "--slots", &slots]
+                .map(Into::into)
+                .to_vec();
         words.extend(["--token-file".into(), file.into()]);
         words.extend(["--data".into(), self.dir.path().join(name).into()]);
         let worker = Process::start(self.dir.path(), name, words)?;
@@ -131,9 +156,14 @@ impl Farm {
         Ok(worker)
     }
 
-    /// A client of the user's, with connections of its own.
+    /// A client of the user's at the first server, with connections of its own.
     pub fn client(&self) -> Result<Client> {
-        client(&self.url, &self.token)
+        self.client_at(0)
+    }
+
+    /// The same at another server.
+    pub fn client_at(&self, server: usize) -> Result<Client> {
+        client(&self.servers[server].url, &self.token)
     }
 
     /// Submits a manifest.
@@ -191,25 +221,64 @@ impl Process {
         }
     }
 
+    /// Ends it as an operator does, and waits.
+    pub async fn end(mut self) -> Result<()> {
+        terminate(&self.child)?;
+        self.child.wait().await?;
+        Ok(())
+    }
+
     pub fn pid(&self) -> Result<u32> {
         self.child.id().context("the process has ended")
     }
 
     /// Processor time so far, user's and system's.
     pub fn processor(&self) -> Result<Duration> {
-        processor(self.pid()?)
+        processor(self.pid()?, Whose::Own)
     }
 }
 
+/// Asks a process to end.
+pub fn terminate(child: &Child) -> Result<()> {
+    let pid = child.id().context("the process has ended")?;
+    let pid = rustix::process::Pid::from_raw(pid.try_into()?).context("a process's number")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    Ok(())
+}
+
+/// Whose processor time is counted.
+#[derive(Clone, Copy)]
+enum Whose {
+    Own,
+    /// Its own, and that of those of its children that have ended.
+    EndedChildrens,
+}
+
 /// A process's processor time so far, user's and system's.
-pub fn processor(pid: u32) -> Result<Duration> {
+fn processor(pid: u32, whose: Whose) -> Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, in parentheses, may have anything in it.
     let (_, rest) = stat.rsplit_once(") ").context("a process's state")?;
-    let mut fields = rest.split(' ').skip(11).map(str::parse::<u64>);
-    let mut next = || anyhow::Ok(fields.next().context("times")??);
-    let ticks = next()? + next()?;
-    Ok(Duration::from_secs(ticks) / TICKS)
+    let fields = match whose {
+        Whose::Own => 2,
+        Whose::EndedChildrens => 4,
+    };
+    let fields = rest.split(' ').skip(11).take(fields);
+    let ticks: Result<u64, _> = fields.map(str::parse::<u64>).sum();
+    Ok(Duration::from_secs(ticks?) / TICKS)
+}
+
+/// The processor time of all of PostgreSQL's processes.
+pub fn of_postgres(dir: &Path) -> Result<Duration> {
+    let file = std::fs::read_to_string(dir.join("data/postmaster.pid"))?;
+    let server = file.lines().next().context("a process's number")?.parse()?;
+    let children = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children"))?;
+    let mut all = processor(server, Whose::EndedChildrens)?;
+    for child in children.split_whitespace() {
+        // One that ended meanwhile is its parent's.
+        all += processor(child.parse()?, Whose::Own).unwrap_or_default();
+    }
+    Ok(all)
 }
 
 /// A client of a server.

@@ -1,15 +1,27 @@
-//! How much of logs goes from workers into the server's storage.
+//! How much of logs goes from workers into the server's storage; and, beside that, how much
+//! an S3 server takes when nothing is between it and the client.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
 use http::Request;
+use kiln_core::farm::limits;
+use kiln_objects::testing::Raw;
 use kiln_wire::client::{Client, empty, read};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::{
     Report,
-    farm::{Farm, manifest},
+    engines::Engines,
+    farm::{Farm, Process, manifest},
     table::{Table, median},
 };
 
@@ -21,63 +33,124 @@ const TASKS: [u32; 2] = [1, 50];
 /// Of each the median counts.
 const ROUNDS: usize = 3;
 /// How often the server's count is looked at.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(10);
 /// How long all of it may take.
 const LONG: Duration = Duration::from_mins(10);
-/// The aims, in bytes and lines for each second.
+/// The aims, in bytes and lines for each second, on a directory.
 const AIMS: (f64, f64) = (100e6, 1e6);
 
 pub async fn measure() -> Result<Report> {
-    let mut table = Table::new(
-        "Logs, from the worker to the server's disk",
-        &["tasks", "MB/s", "lines/s", "server s/GB", "worker s/GB", ""],
-    );
-    let mut figures = Vec::new();
+    let mut all = Vec::new();
     for tasks in TASKS {
-        let farm = Farm::start(None, &[]).await?;
-        let worker = farm.worker("one", tasks).await?;
-        let mut rounds = Vec::new();
-        let before = (farm.server().processor()?, worker.processor()?);
-        for _ in 0..ROUNDS {
-            rounds.push(round(&farm, tasks).await?);
-        }
-        let after = (farm.server().processor()?, worker.processor()?);
-        let gigabytes = BYTES as f64 * ROUNDS as f64 / 1e9;
-        let server = (after.0 - before.0).as_secs_f64() / gigabytes;
-        let worker = (after.1 - before.1).as_secs_f64() / gigabytes;
-        let bytes = median(&rounds);
-        let lines = bytes / LINE as f64;
-        table.row([
-            tasks.to_string(),
-            format!("{:.0}", bytes / 1e6),
-            format!("{lines:.0}"),
-            format!("{server:.1}"),
-            format!("{worker:.1}"),
-            if bytes >= AIMS.0 && lines >= AIMS.1 {
-                "met"
-            } else {
-                "missed"
-            }
-            .to_owned(),
-        ]);
-        figures.push(json!({
-            "storage": "directory",
-            "tasks": tasks,
-            "bytes_per_s": bytes,
-            "lines_per_s": lines,
-            "rounds_bytes_per_s": rounds,
-            "server_processor_s_per_gb": server,
-            "worker_processor_s_per_gb": worker,
-        }));
+        all.push(of(&Farm::start(None, &[]).await?, tasks, None).await?);
+    }
+    let engines = Engines::start()?;
+    for tasks in TASKS {
+        let raw = Raw::connect(&engines.bucket()?)?;
+        all.push(of(&engines.farm(false).await?, tasks, Some(raw)).await?);
+    }
+    let mut table = Table::new(
+        "Logs, from the worker to stored",
+        &[
+            "storage and tasks",
+            "MB/s",
+            "lines/s",
+            "raw PUT MB/s",
+            "server s/GB",
+            "worker s/GB",
+            "",
+        ],
+    );
+    for seen in &all {
+        table.row(seen.row());
     }
     table.note(format!(
-        "{} MB in lines of {LINE} bytes, median of {ROUNDS}; s/GB: processor time for each GB",
+        "{} MB in lines of {LINE} bytes, medians of {ROUNDS}; s/GB: processor time for each GB;",
         BYTES / 1_000_000
     ));
+    table.note("S3: s3s-fs with signatures, and PostgreSQL; raw PUT: as many objects of 1 MiB at once as tasks,");
+    table.note("by the same client, in alternate rounds; the aim is of a directory");
     Ok(Report {
         tables: vec![table],
-        figures: figures.into(),
+        figures: all.iter().map(Seen::json).collect(),
     })
+}
+
+/// What was seen of a farm, by rounds.
+struct Seen {
+    tasks: u32,
+    /// Bytes in a second.
+    rates: Vec<f64>,
+    /// The same of puts alone, on S3.
+    raw: Vec<f64>,
+    /// Processor seconds for each GB.
+    server: Vec<f64>,
+    worker: Vec<f64>,
+}
+
+impl Seen {
+    fn storage(&self) -> &'static str {
+        match self.raw.is_empty() {
+            true => "directory",
+            false => "S3",
+        }
+    }
+
+    fn row(&self) -> [String; 7] {
+        let bytes = median(&self.rates);
+        let lines = bytes / LINE as f64;
+        let met = bytes >= AIMS.0 && lines >= AIMS.1;
+        let (raw, met) = match self.raw.is_empty() {
+            true => ("–".to_owned(), if met { "met" } else { "missed" }),
+            false => (format!("{:.0}", median(&self.raw) / 1e6), ""),
+        };
+        [
+            format!("{}, {}", self.storage(), self.tasks),
+            format!("{:.0}", bytes / 1e6),
+            format!("{lines:.0}"),
+            raw,
+            format!("{:.1}", median(&self.server)),
+            format!("{:.1}", median(&self.worker)),
+            met.to_owned(),
+        ]
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "storage": self.storage(),
+            "tasks": self.tasks,
+            "bytes_per_s": self.rates,
+            "raw_put_bytes_per_s": self.raw,
+            "server_processor_s_per_gb": self.server,
+            "worker_processor_s_per_gb": self.worker,
+        })
+    }
+}
+
+async fn of(farm: &Farm, tasks: u32, raw: Option<Raw>) -> Result<Seen> {
+    let worker = farm.worker("one", tasks).await?;
+    let raw = raw.map(Arc::new);
+    let mut seen = Seen {
+        tasks,
+        rates: Vec::new(),
+        raw: Vec::new(),
+        server: Vec::new(),
+        worker: Vec::new(),
+    };
+    for number in 0..ROUNDS {
+        let before = (farm.server().processor()?, worker.processor()?);
+        seen.rates.push(round(farm, tasks).await?);
+        let for_each_gb = |process: &Process, before: Duration| -> Result<f64> {
+            let took = process.processor()? - before;
+            Ok(took.as_secs_f64() * 1e9 / BYTES as f64)
+        };
+        seen.server.push(for_each_gb(farm.server(), before.0)?);
+        seen.worker.push(for_each_gb(&worker, before.1)?);
+        if let Some(raw) = &raw {
+            seen.raw.push(puts(raw, tasks, number).await?);
+        }
+    }
+    Ok(seen)
 }
 
 /// Bytes stored in a second, from the first that are until all are.
@@ -125,4 +198,31 @@ async fn stored(client: &Client) -> Result<u64> {
         .find_map(|line| line.split_once("log_bytes_total "));
     let (_, count) = line.context("the server counts no bytes of logs")?;
     Ok(count.trim().parse()?)
+}
+
+/// Bytes in a second that are put as objects as long as the longest appends, so many at once.
+async fn puts(raw: &Arc<Raw>, at_once: u32, round: usize) -> Result<f64> {
+    let object = Bytes::from(vec![b'x'; limits::APPEND]);
+    let count = BYTES.div_ceil(limits::APPEND as u64);
+    let next = Arc::new(AtomicU64::new(0));
+    let began = Instant::now();
+    let mut all = JoinSet::new();
+    for _ in 0..at_once {
+        let (raw, next, object) = (Arc::clone(raw), Arc::clone(&next), object.clone());
+        all.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return anyhow::Ok(());
+                }
+                let key = format!("raw/{round}/{number}");
+                raw.put(&key, object.clone()).await?;
+            }
+        });
+    }
+    while let Some(done) = all.join_next().await {
+        done??;
+    }
+    let bytes = count * limits::APPEND as u64;
+    Ok(bytes as f64 / began.elapsed().as_secs_f64())
 }

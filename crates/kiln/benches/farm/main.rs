@@ -10,7 +10,10 @@
 
 #![expect(clippy::print_stdout, reason = "tables are what this is for")]
 
+mod celery;
 mod claims;
+mod counting;
+mod engines;
 mod farm;
 mod jobs;
 mod logs;
@@ -40,8 +43,6 @@ type Measuring = Pin<Box<dyn Future<Output = Result<Report>>>>;
 struct Bench {
     name: &'static str,
     what: &'static str,
-    /// Programs whose versions matter.
-    engines: &'static [&'static str],
     measure: fn() -> Measuring,
 }
 
@@ -50,37 +51,31 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "logs",
         what: "bytes and lines of logs in a second, from workers to stored",
-        engines: &[],
         measure: || Box::pin(logs::measure()),
     },
     Bench {
         name: "tail",
         what: "from the moment in which a task says a line until who follows its log reads it",
-        engines: &[],
         measure: || Box::pin(tail::measure()),
     },
     Bench {
         name: "claims",
         what: "claims in a second and how soon, with a long queue of many shares",
-        engines: &["postgres"],
         measure: || Box::pin(claims::measure()),
     },
     Bench {
         name: "jobs",
         what: "null jobs in a second, end to end, and Celery beside them",
-        engines: &["postgres", "redis-server"],
         measure: || Box::pin(jobs::measure()),
     },
     Bench {
         name: "memory",
         what: "resident memory of an idle server and an idle worker",
-        engines: &[],
         measure: || Box::pin(memory::measure()),
     },
     Bench {
         name: "workers",
         what: "a server with many workers that renew: memory, processor, and claims then",
-        engines: &["postgres"],
         measure: || Box::pin(workers::measure()),
     },
 ];
@@ -115,7 +110,12 @@ fn main() -> Result<()> {
 
 async fn run(bench: &Bench) -> Result<()> {
     println!("\n{}: {}", bench.name, bench.what);
-    let machine = table::machine(bench.engines);
+    let programs = engines::programs()?;
+    let programs: Vec<&str> = programs.iter().map(String::as_str).collect();
+    let mut machine = table::machine(&programs);
+    for (name, version) in engines::packages() {
+        machine["engines"][name] = version.into();
+    }
     let started = Instant::now();
     let report = (bench.measure)().await?;
     let seconds = started.elapsed().as_secs_f64();

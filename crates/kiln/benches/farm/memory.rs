@@ -3,10 +3,11 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     Report,
+    engines::Engines,
     farm::{Farm, manifest},
     table::Table,
 };
@@ -44,40 +45,59 @@ impl Memory {
 }
 
 pub async fn measure() -> Result<Report> {
-    let farm = Farm::start(None, &[]).await?;
-    let worker = farm.worker("one", SLOTS).await?;
     let mut table = Table::new(
         "Memory when idle, in MiB",
-        &["process", "resident", "of files", "its own", "aim", ""],
+        &[
+            "process, its farm's parts, when",
+            "resident",
+            "of files",
+            "its own",
+            "aim",
+            "",
+        ],
     );
-    let mut figures = serde_json::Map::new();
+    let mut figures = Vec::new();
+    let farm = Farm::start(None, &[]).await?;
+    of(&farm, "SQLite, directory", &mut table, &mut figures).await?;
+    drop(farm);
+    let engines = Engines::start()?;
+    let farm = engines.farm(true).await?;
+    of(&farm, "PostgreSQL, S3, bus", &mut table, &mut figures).await?;
+    Ok(Report {
+        tables: vec![table],
+        figures: figures.into(),
+    })
+}
+
+async fn of(farm: &Farm, parts: &str, table: &mut Table, figures: &mut Vec<Value>) -> Result<()> {
+    let worker = farm.worker("one", SLOTS).await?;
     for (when, jobs) in [
         ("after start".to_owned(), 0),
         (format!("after {JOBS} jobs"), JOBS),
     ] {
-        null_jobs(&farm, jobs).await?;
+        null_jobs(farm, jobs).await?;
         tokio::time::sleep(REST).await;
         for ((name, aim), pid) in AIMS.into_iter().zip([farm.server().pid()?, worker.pid()?]) {
             let Memory { resident, files } = Memory::of(pid)?;
             table.row([
-                format!("{name} {when}"),
+                format!("{name}, {parts}, {when}"),
                 format!("{resident:.1}"),
                 format!("{files:.1}"),
                 format!("{:.1}", resident - files),
                 format!("{aim:.0}"),
                 if resident <= aim { "met" } else { "missed" }.to_owned(),
             ]);
-            let key = format!("{name}_after_{jobs}_jobs_mib");
-            figures.insert(
-                key,
-                json!({ "resident": resident, "files": files, "aim": aim }),
-            );
+            figures.push(json!({
+                "process": name,
+                "parts": parts,
+                "after_jobs": jobs,
+                "resident_mib": resident,
+                "files_mib": files,
+                "aim_mib": aim,
+            }));
         }
     }
-    Ok(Report {
-        tables: vec![table],
-        figures: figures.into(),
-    })
+    Ok(())
 }
 
 /// Runs so many jobs that do nothing.

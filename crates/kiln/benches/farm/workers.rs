@@ -4,20 +4,26 @@
 #![expect(clippy::print_stdout, reason = "it takes minutes")]
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
-    path::Path,
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
-use kiln_core::farm::{Fence, JobId, OfferedImage, SessionId, limits};
+use anyhow::{Context as _, Result, bail, ensure};
+use http::{Request, header};
+use kiln_core::{
+    farm::{Fence, JobId, OfferedImage, SessionId, limits},
+    job::JobStatus,
+};
 use kiln_store::{
     Store,
     testing::{self, Postgres},
 };
-use kiln_wire::message::{FromServer, FromWorker, Hello, Mood, PROTOCOL, State};
+use kiln_wire::{
+    client::{Client, full, read},
+    message::{FromServer, FromWorker, Hello, Mood, PROTOCOL, State},
+    report::{End, SESSION_HEADER},
+};
 use serde_json::{Value, json};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -26,7 +32,7 @@ use tokio::{
 
 use crate::{
     Report,
-    farm::{self, Farm, IMAGE, client, manifest},
+    farm::{Farm, IMAGE, client, manifest, of_postgres},
     table::{Table, percentile},
 };
 
@@ -39,7 +45,9 @@ const CONNECTING: usize = 64;
 /// How long a farm with all of its workers is watched.
 const WATCH: Duration = Duration::from_mins(1);
 /// Time between two submissions then.
-const PAUSE: Duration = Duration::from_millis(300);
+const PAUSE: Duration = Duration::from_millis(40);
+/// How many there are at least: it is watched longer, where that takes longer.
+const CLAIMS: usize = 1000;
 /// How long anything here may take.
 const LONG: Duration = Duration::from_mins(10);
 /// The aim: processor time for each second.
@@ -62,6 +70,7 @@ pub async fn measure() -> Result<Report> {
             "connected in s",
             "claim p50 ms",
             "p99 ms",
+            "n",
             "",
         ],
     );
@@ -79,6 +88,7 @@ pub async fn measure() -> Result<Report> {
                 format!("{:.1}", seen.connected.as_secs_f64()),
                 format!("{:.1}", percentile(&seen.claims, 50)),
                 format!("{:.1}", percentile(&seen.claims, 99)),
+                seen.claims.len().to_string(),
                 if seen.server <= AIM { "met" } else { "missed" }.to_owned(),
             ]);
             figures.push(seen.json(engine, count));
@@ -134,7 +144,6 @@ async fn one(engine: &str, count: usize) -> Result<Seen> {
     };
     let store = Store::open(&store).await.context("the farm's store")?;
     let tokens = testing::add_workers(&store, count).await?;
-    drop(store);
     let (offers, mut offered) = mpsc::unbounded_channel();
     let began = Instant::now();
     let mut workers = connect(&farm, tokens, &offers).await?;
@@ -144,8 +153,9 @@ async fn one(engine: &str, count: usize) -> Result<Seen> {
     for _ in 0..count / BUSY {
         farm.submit(&people, &manifest).await?;
     }
+    let mut busy = Vec::new();
     for _ in 0..count / BUSY {
-        next(&mut offered).await?;
+        busy.push(next(&mut offered).await?);
     }
     let processor = || -> Result<(Duration, Duration)> {
         let database = postgres
@@ -158,20 +168,20 @@ async fn one(engine: &str, count: usize) -> Result<Seen> {
     };
     let (began, before) = (Instant::now(), processor()?);
     let mut claims = Vec::new();
-    let mut submitted = HashMap::new();
-    while began.elapsed() < WATCH {
-        let at = Instant::now();
-        let job = farm.submit(&people, &manifest).await?;
-        submitted.insert(job, at);
-        let (job, when) = next(&mut offered).await?;
-        let at = submitted.remove(&job).context("an offer of another job")?;
-        claims.push(when.duration_since(at).as_secs_f64() * 1e3);
+    while began.elapsed() < WATCH || claims.len() < CLAIMS {
+        claims.push(claim(&farm, &people, &mut offered).await?);
         tokio::time::sleep(PAUSE).await;
     }
     if let Some(ended) = workers.try_join_next() {
         ended??;
         bail!("a worker ended");
     }
+    let running = store.counts().await?.running;
+    ensure!(
+        running == u64::try_from(busy.len())?,
+        "{running} jobs run where {} should",
+        busy.len()
+    );
     let (after, passed) = (processor()?, began.elapsed().as_secs_f64());
     let memory = crate::memory::Memory::of(farm.server().pid()?)?.resident;
     Ok(Seen {
@@ -185,16 +195,61 @@ async fn one(engine: &str, count: usize) -> Result<Seen> {
     })
 }
 
+/// A job's claim on a farm with a free slot, from the submission until its worker has been
+/// offered it, in milliseconds. The job has ended then.
+pub async fn claim(farm: &Farm, people: &Client, offered: &mut Offered) -> Result<f64> {
+    let at = Instant::now();
+    let job = farm.submit(people, &manifest("true")).await?;
+    let claim = next(offered).await?;
+    ensure!(claim.job == job, "another job was offered");
+    claim.end().await?;
+    Ok(claim.when.duration_since(at).as_secs_f64() * 1e3)
+}
+
 /// The next offer.
-pub async fn next(offered: &mut Offered) -> Result<(JobId, Instant)> {
+async fn next(offered: &mut Offered) -> Result<Claim> {
     let offer = tokio::time::timeout(LONG, offered.recv()).await;
     offer
         .context("a job is not claimed")?
         .context("all workers ended")
 }
 
-type Offers = mpsc::UnboundedSender<(JobId, Instant)>;
-type Offered = mpsc::UnboundedReceiver<(JobId, Instant)>;
+/// What a worker was offered.
+pub struct Claim {
+    job: JobId,
+    when: Instant,
+    fence: Fence,
+    session: SessionId,
+    client: Arc<Client>,
+}
+
+impl Claim {
+    /// Begins and ends the job, as its worker.
+    async fn end(&self) -> Result<()> {
+        let end = End {
+            status: JobStatus::Success,
+            reason: None,
+            tasks: Vec::new(),
+        };
+        self.report("begun", Vec::new()).await?;
+        self.report("end", serde_json::to_vec(&end)?).await
+    }
+
+    async fn report(&self, what: &str, body: Vec<u8>) -> Result<()> {
+        let request = Request::post(format!("/worker/lease/{}/{what}", self.fence.0))
+            .header(SESSION_HEADER, self.session.as_str())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(full(body))?;
+        let answer = self.client.send(request).await?;
+        let status = answer.status();
+        ensure!(status.is_success(), "`{what}` is answered by {status}");
+        read(answer.into_body(), 1 << 10).await?;
+        Ok(())
+    }
+}
+
+type Offers = mpsc::UnboundedSender<Claim>;
+type Offered = mpsc::UnboundedReceiver<Claim>;
 
 /// Starts a worker for each token, and waits until all are welcome.
 pub async fn connect(
@@ -208,7 +263,7 @@ pub async fn connect(
     let count = tokens.len();
     for (number, token) in tokens.into_iter().enumerate() {
         let place = Arc::clone(&places).acquire_owned().await?;
-        let client = client(farm.url(), &token)?;
+        let client = Arc::new(client(farm.url(), &token)?);
         let (offers, welcome) = (offers.clone(), welcome.clone());
         workers.spawn(async move {
             let mut socket = client.connect().await?;
@@ -218,7 +273,7 @@ pub async fn connect(
                 other => bail!("no welcome: {other:?}"),
             }
             drop(place);
-            work(socket, number, &offers).await
+            work(socket, &client, number, &offers).await
         });
     }
     for _ in 0..count {
@@ -234,7 +289,12 @@ pub async fn connect(
 }
 
 /// Renews, and takes what it is offered.
-async fn work(mut socket: kiln_wire::client::Socket, number: usize, offers: &Offers) -> Result<()> {
+async fn work(
+    mut socket: kiln_wire::client::Socket,
+    client: &Arc<Client>,
+    number: usize,
+    offers: &Offers,
+) -> Result<()> {
     let every = Duration::from_secs(limits::RENEW_SECONDS);
     // Not all in one moment.
     let first = every.mul_f64(f64::from(u32::try_from(number % 5000)?) / 5000.0);
@@ -249,23 +309,34 @@ async fn work(mut socket: kiln_wire::client::Socket, number: usize, offers: &Off
             message = socket.next() => match message? {
                 FromServer::Offer(offer) => {
                     leases.push(offer.fence);
-                    offers.send((offer.job, Instant::now()))?;
+                    offers.send(Claim {
+                        job: offer.job,
+                        when: Instant::now(),
+                        fence: offer.fence,
+                        session: session(number)?,
+                        client: Arc::clone(client),
+                    })?;
                 }
                 FromServer::Cancel { fence } => leases.retain(|lease| *lease != fence),
-                FromServer::Renewed { lost } if lost.is_empty() => {}
+                // Of a job that has ended; that no other lease is lost is looked at later.
+                FromServer::Renewed { lost } => leases.retain(|lease| !lost.contains(lease)),
                 other => bail!("a worker was told {other:?}"),
             },
         }
     }
 }
 
-fn hello(number: usize) -> Result<Hello> {
+fn session(number: usize) -> Result<SessionId> {
     let mut session = [0x5e; 16];
     session[..8].copy_from_slice(&u64::try_from(number)?.to_be_bytes());
+    Ok(SessionId::new(session))
+}
+
+fn hello(number: usize) -> Result<Hello> {
     Ok(Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        session: SessionId::new(session),
+        session: session(number)?,
         slots: 1,
         labels: BTreeMap::new(),
         state: State {
@@ -296,17 +367,4 @@ fn allow_files(count: u64) -> Result<()> {
     };
     setrlimit(Resource::Nofile, limit)
         .with_context(|| format!("{count} open files are needed; `ulimit -Hn {count}` allows them"))
-}
-
-/// The processor time of all of PostgreSQL's processes.
-fn of_postgres(dir: &Path) -> Result<Duration> {
-    let file = fs::read_to_string(dir.join("data/postmaster.pid"))?;
-    let server = file.lines().next().context("a process's number")?.parse()?;
-    let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children"))?;
-    let mut all = farm::processor(server)?;
-    for child in children.split_whitespace() {
-        // One that ended meanwhile is its parent's.
-        all += farm::processor(child.parse()?).unwrap_or_default();
-    }
-    Ok(all)
 }

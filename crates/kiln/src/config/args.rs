@@ -112,7 +112,7 @@ fn flag(key: &'static Key) -> Arg {
     let arg = Arg::new(Str::from(key.name))
         .long(key.name)
         .value_name(key.placeholder)
-        .hide(key.name == keys::DUMMY)
+        .hide([keys::DUMMY, keys::DUMMY_NULL].contains(&key.name))
         .help(help);
     match key.kind {
         // Of one that is repeated the last counts.

@@ -465,10 +465,17 @@ pub const KEYS: &[Key] = &[
     ),
     #[cfg(feature = "testing")]
     switch(DUMMY, BOTH, "Run jobs on the dummy machine"),
+    #[cfg(feature = "testing")]
+    switch(
+        DUMMY_NULL,
+        BOTH,
+        "Run jobs on the dummy machine, in guests that do nothing",
+    ),
 ];
 
-/// For tests: left out of help texts.
+/// For tests and benchmarks: left out of help texts.
 pub const DUMMY: &str = "dummy";
+pub const DUMMY_NULL: &str = "dummy-null";
 
 #[cfg(test)]
 mod tests {

@@ -36,9 +36,9 @@ pub struct GuestConfig {
     pub boot_timeout: Duration,
     /// How many guests stand ready.
     pub pool: usize,
-    /// Whether jobs run on the dummy machine.
+    /// How guests of the dummy machine start, if jobs run on it.
     #[cfg(feature = "testing")]
-    pub dummy: bool,
+    pub dummy: Option<kiln_vm::dummy::Start>,
 }
 
 impl GuestConfig {
@@ -70,9 +70,19 @@ impl GuestConfig {
             boot_timeout: layers.one("boot-timeout", units::duration)?,
             pool: layers.one("pool", |text| number(text, 0, MAX_SLOTS))? as usize,
             #[cfg(feature = "testing")]
-            dummy: layers.switch(super::keys::DUMMY)?,
+            dummy: dummy(layers)?,
         })
     }
+}
+
+#[cfg(feature = "testing")]
+fn dummy(layers: &Layers) -> Result<Option<kiln_vm::dummy::Start>, Failure> {
+    use kiln_vm::dummy::Start;
+    let null = layers.switch(super::keys::DUMMY_NULL)?;
+    let ready = layers.switch(super::keys::DUMMY)?;
+    Ok(null
+        .then_some(Start::Null)
+        .or(ready.then_some(Start::Ready)))
 }
 
 /// What `kiln worker` is told.

@@ -40,6 +40,8 @@ const PIECES: usize = 16;
 pub async fn follow(farm: &Farm, id: i32, display: &Display) -> Result<Job, Failure> {
     let mut following = Following::new(farm, display);
     let mut look_at = Instant::now();
+    // What comes of the logs is shown while the answer is waited for.
+    let mut asked = None;
     let mut away: Option<Instant> = None;
     loop {
         tokio::select! {
@@ -52,7 +54,10 @@ pub async fn follow(farm: &Farm, id: i32, display: &Display) -> Result<Job, Fail
                 following.show_own().await;
                 look_at = look_at.min(Instant::now() + SOON);
             }
-            () = sleep_until(look_at.into()) => match farm.job(id).await {
+            () = sleep_until(look_at.into()), if asked.is_none() => {
+                asked = Some(Box::pin(farm.job(id)));
+            }
+            answer = answer(&mut asked) => match answer {
                 Ok(job) => {
                     away = None;
                     if following.look(&job).await? {
@@ -75,6 +80,16 @@ pub async fn follow(farm: &Farm, id: i32, display: &Display) -> Result<Job, Fail
             }
         }
     }
+}
+
+/// Waits for the answer; for ever when nothing was asked.
+async fn answer<F: Future + Unpin>(asked: &mut Option<F>) -> F::Output {
+    let Some(asking) = asked else {
+        return std::future::pending().await;
+    };
+    let answer = asking.await;
+    *asked = None;
+    answer
 }
 
 /// A job that is followed.

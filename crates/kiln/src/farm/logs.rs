@@ -108,7 +108,10 @@ impl Stream {
                 () = lingered(&mut ending), if !over => return Ok(()),
             };
             let Some(frame) = frame else {
-                shown.proven();
+                if let Some(notice) = shown.ended(over) {
+                    // Who wanted it may have gone.
+                    let _ = self.out.send((self.log.clone(), notice)).await;
+                }
                 return Ok(());
             };
             let frame =

@@ -132,14 +132,15 @@ impl Owner {
     }
 
     /// Follows a log from a byte on: tells of each piece, with its place, until the stream
-    /// ends. Whether it ended well.
+    /// ends. Whether it ended well. Early is also what is not stored yet.
     pub async fn follow(
         &self,
         (job, task): (JobId, &str),
-        from: u64,
+        (from, early): (u64, bool),
         mut tell: impl FnMut(u64, Bytes),
     ) -> Answer<()> {
-        let path = format!("{}?follow", path(job, task));
+        let how = if early { "follow=early" } else { "follow" };
+        let path = format!("{}?{how}", path(job, task));
         let mut at = from;
         let range = format!("bytes={at}-");
         let request = Request::get(path).header(header::RANGE, range);

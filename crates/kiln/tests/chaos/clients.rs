@@ -32,6 +32,10 @@ const AGAIN: Duration = Duration::from_millis(1500);
 const OPEN: usize = 80;
 /// How long a follower takes what comes before it looks whether it is still wanted.
 const STREAM: Duration = Duration::from_secs(20);
+/// How long one is asked who does not answer when all is over; and after how many such
+/// questions no other is put twice.
+const INSIST: Duration = Duration::from_secs(60);
+const HOPELESS: usize = 20;
 
 pub struct Clients {
     pub record: Record,
@@ -43,6 +47,8 @@ pub struct Clients {
     /// Jobs that have not ended, as far as clients know, and those to come.
     pub open: AtomicUsize,
     room: Semaphore,
+    /// What could not be read when all was over.
+    unread: AtomicUsize,
 }
 
 impl Clients {
@@ -63,6 +69,7 @@ impl Clients {
             jobs: Mutex::default(),
             open: AtomicUsize::new(jobs),
             room: Semaphore::new(OPEN),
+            unread: AtomicUsize::new(0),
         }
     }
 
@@ -156,7 +163,9 @@ impl Clients {
                 Ok(()) => return self.record.say(Event::Cancelled { job }),
                 Err(No::Away) => sleep(AGAIN).await,
                 // It has ended, by this cancel perhaps, or by itself.
-                Err(No::Refused(code, _)) if code == "CONFLICT" => return,
+                Err(No::Refused(code, _)) if code == "CONFLICT" => {
+                    return self.has_ended(planned, job).await;
+                }
                 Err(No::Refused(code, why)) => {
                     let what = format!("cancel of job {job}, refused by {code}: {why},");
                     return self.record.say(Event::Left { what });
@@ -165,56 +174,71 @@ impl Clients {
         }
     }
 
-    /// Follows a log until it is over. What a stream told that did not end well may have
-    /// been more than is stored, and is not held against the farm.
+    /// The farm said that there is nothing to cancel any more: it says the same to who looks.
+    async fn has_ended(&self, planned: &Planned, job: JobId) {
+        let status = loop {
+            match self.look(planned, job).await {
+                Some(status) => break status,
+                None => sleep(AGAIN).await,
+            }
+        };
+        if !status.is_some_and(JobStatus::is_terminal) {
+            let what = format!("job {job}, which could not be cancelled as it had ended,");
+            self.record.say(Event::Left { what });
+        }
+    }
+
+    /// Follows a log until it is over. What was told early by a stream that did not end well
+    /// may have been more than is stored, and is not held against the farm.
     async fn follow(&self, planned: &Planned, job: JobId, task: &str) {
+        let early = planned.number.is_multiple_of(2);
+        let read = |offset, bytes| {
+            let task = task.to_owned();
+            self.record.say(Event::Read {
+                job,
+                task,
+                offset,
+                bytes: Text(bytes),
+            });
+        };
         let mut at = 0;
         loop {
             let mut pieces = Vec::new();
-            let stream = self.owner(planned).follow((job, task), at, |place, bytes| {
-                pieces.push((place, Text(bytes.to_vec())));
-            });
-            let ended = timeout(STREAM, stream).await;
-            if matches!(ended, Ok(Ok(()))) {
+            let from = (at, early);
+            let stream = self
+                .owner(planned)
+                .follow((job, task), from, |place, bytes| {
+                    pieces.push((place, bytes.to_vec()));
+                });
+            let ended = matches!(timeout(STREAM, stream).await, Ok(Ok(())));
+            if ended || !early {
                 for (offset, bytes) in pieces {
-                    at = offset + bytes.0.len() as u64;
-                    let task = task.to_owned();
-                    self.record.say(Event::Read {
-                        job,
-                        task,
-                        offset,
-                        bytes,
-                    });
-                }
-                // A stream ends when the log is over, or its server leaves.
-                if let Some(Some(status)) = self.look(planned, job).await
-                    && status.is_terminal()
-                {
-                    return;
+                    at = offset + bytes.len() as u64;
+                    read(offset, bytes);
                 }
             } else if let Ok(Some(text)) = self.owner(planned).log(job, task).await {
                 // What is stored is told of whatever comes.
                 at = text.len() as u64;
-                self.record.say(Event::Read {
-                    job,
-                    task: task.to_owned(),
-                    offset: 0,
-                    bytes: Text(text),
-                });
+                read(0, text);
+            }
+            // A stream ends when the log is over, or its server leaves.
+            if ended
+                && let Some(Some(status)) = self.look(planned, job).await
+                && status.is_terminal()
+            {
+                return;
             }
             sleep(AGAIN).await;
         }
     }
 
-    /// All is over: reads all that there is, again and again until there is an answer.
+    /// All is over: reads all that there is. What has no answer for a minute is left.
     pub async fn read_all(self: &Arc<Self>) {
         for (place, owner) in self.owners.iter().enumerate() {
-            let all = loop {
-                match owner.jobs().await {
-                    Ok(all) => break all,
-                    Err(No::Away) => sleep(AGAIN).await,
-                    Err(No::Refused(code, why)) => panic!("jobs of owner {place}: {code} {why}"),
-                }
+            let all = self.insist(|| async { owner.jobs().await.ok() });
+            let Some(all) = all.await else {
+                self.unread(&format!("the list of owner {place}"));
+                continue;
             };
             for (job, key) in all {
                 self.record.say(Event::Listed { key, job });
@@ -234,28 +258,43 @@ impl Clients {
     }
 
     async fn read_whole(&self, planned: &Planned, job: JobId) {
-        let status = loop {
-            match self.look(planned, job).await {
-                Some(status) => break status,
-                None => sleep(AGAIN).await,
-            }
+        let Some(status) = self.insist(|| self.look(planned, job)).await else {
+            return self.unread(&format!("job {job}"));
         };
         // What has not ended is found by that, and its logs may grow.
         if !status.is_some_and(JobStatus::is_terminal) {
             return;
         }
         for task in std::iter::once(String::new()).chain(planned.task_names()) {
-            let text = loop {
-                match self.owner(planned).log(job, &task).await {
-                    Ok(text) => break text,
-                    Err(No::Away) => sleep(AGAIN).await,
-                    Err(No::Refused(code, _)) => panic!("log of job {job}: {code}"),
-                }
+            let log = self.insist(|| async { self.owner(planned).log(job, &task).await.ok() });
+            let Some(text) = log.await else {
+                self.unread(&format!("the log `{task}` of job {job}"));
+                continue;
             };
-            if let Some(text) = text {
-                let bytes = Text(text);
-                self.record.say(Event::ReadWhole { job, task, bytes });
-            }
+            // None is one without a byte.
+            let bytes = Text(text.unwrap_or_default());
+            self.record.say(Event::ReadWhole { job, task, bytes });
         }
+    }
+
+    /// Asks until there is an answer: for a minute, and only once where much had none.
+    async fn insist<T, F: Future<Output = Option<T>>>(&self, ask: impl Fn() -> F) -> Option<T> {
+        let begun = Instant::now();
+        loop {
+            if let Some(answer) = ask().await {
+                return Some(answer);
+            }
+            let hopeless = self.unread.load(Ordering::Relaxed) >= HOPELESS;
+            if hopeless || begun.elapsed() > INSIST {
+                return None;
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    fn unread(&self, what: &str) {
+        self.unread.fetch_add(1, Ordering::Relaxed);
+        let what = format!("{what}, which nobody can read,");
+        self.record.say(Event::Left { what });
     }
 }

@@ -1,7 +1,7 @@
 //! PostgreSQL, Redis and an S3 server: private ones, which can be taken away.
 
 use std::{
-    io,
+    fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -13,7 +13,17 @@ use kiln_objects::{S3Config, testing::S3};
 use kiln_store::testing::Postgres;
 use tokio::time::sleep;
 
+use super::disk::Disk;
+
+/// The engines' disks, in MiB: much more than a run takes.
+const DISK: u32 = 1024;
+/// So that PostgreSQL's log of writes stays small.
+const SETTINGS: &str = "max_wal_size = 96MB\nmin_wal_size = 48MB\n";
+
 pub struct Engines {
+    /// Before the engines: they remove their directories.
+    pub postgres_disk: Option<Disk>,
+    pub s3_disk: Option<Disk>,
     postgres: Arc<Postgres>,
     redis: Arc<Mutex<Redis>>,
     s3: Arc<S3>,
@@ -27,10 +37,18 @@ impl Engines {
     pub async fn start() -> Self {
         let started = tokio::task::spawn_blocking(|| {
             let postgres = Postgres::start()?;
+            postgres.stop()?;
+            let data = postgres.directory().join("data");
+            fs::write(data.join("postgresql.auto.conf"), SETTINGS)?;
+            let postgres_disk = Disk::under(&data, DISK);
+            postgres.start_again()?;
             let redis = Redis::start(Setup::default())?;
             let s3 = S3::start()?;
+            let s3_disk = Disk::mount(s3.root(), DISK);
             let (database, bucket) = (postgres.database()?, s3.bucket()?);
             Ok::<_, io::Error>(Self {
+                postgres_disk,
+                s3_disk,
                 postgres: Arc::new(postgres),
                 redis: Arc::new(Mutex::new(redis)),
                 s3: Arc::new(s3),
@@ -39,6 +57,16 @@ impl Engines {
             })
         });
         started.await.expect("a thread").expect("the engines")
+    }
+
+    /// What they say of themselves: the files, and how they may be called.
+    pub fn logs(&self) -> [(&'static str, PathBuf); 3] {
+        let redis = self.redis.lock().unwrap_or_else(PoisonError::into_inner);
+        [
+            ("postgres", self.postgres.directory().join("log")),
+            ("redis", redis.log()),
+            ("s3", self.s3.log()),
+        ]
     }
 
     /// Where PostgreSQL listens.

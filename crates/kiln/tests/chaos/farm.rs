@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     disk::Disk,
     engines::Engines,
-    faults::Shape,
+    kinds::Shape,
     link::{self, Link, To, Way},
     plan::{Size, owner},
     process::{Process, Program},
@@ -39,6 +39,8 @@ pub struct Server {
     pub database: Link,
     pub bus: Link,
     pub s3: Link,
+    /// Where it listens.
+    pub address: SocketAddr,
     place: usize,
 }
 
@@ -113,7 +115,9 @@ impl Farm {
             servers: farm_servers.len(),
             workers: workers.len(),
             clocks: farm_servers.iter().all(|server| server.process.has_clock()),
-            disks: workers.iter().all(|worker| worker.disk.is_some()),
+            disks: workers.iter().all(|worker| worker.disk.is_some())
+                && engines.postgres_disk.is_some()
+                && engines.s3_disk.is_some(),
         };
         let tokens = owners(&store, size.owners).await;
         Self {
@@ -141,6 +145,22 @@ impl Farm {
         };
         let up = timeout(Duration::from_secs(120), up).await;
         up.expect("the farm does not come up; see its logs");
+    }
+
+    /// All that is between two parts.
+    pub fn ways(&self) -> Vec<&Way> {
+        let servers = self.servers.iter();
+        let servers = servers.flat_map(|server| [&server.database, &server.bus, &server.s3]);
+        let workers = self.workers.iter().map(|worker| &worker.link);
+        let links = servers.chain(workers).chain([&self.clients]);
+        links.flat_map(|link| &link.ways).collect()
+    }
+
+    /// How often processes were started.
+    pub fn starts(&self) -> u32 {
+        let servers = self.servers.iter().map(|server| &server.process);
+        let workers = self.workers.iter().map(|worker| &worker.process);
+        servers.chain(workers).map(Process::starts).sum()
     }
 
     /// Ends all its processes.
@@ -216,6 +236,7 @@ async fn server(dir: &Path, place: usize, address: SocketAddr, engines: &Engines
         database,
         bus,
         s3,
+        address,
         place,
     }
 }

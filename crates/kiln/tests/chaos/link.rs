@@ -1,9 +1,11 @@
 //! What is between two parts of the farm: a connection that can be slow, silent or cut.
 //!
 //! Whoever listens here may lead to several servers: then this is the proxy before them,
-//! which asks each whether it is ready and gives every new connection to the next one that is.
+//! which asks each whether it is ready and gives every new connection to the next one that is;
+//! where none is, it says so itself, as HAProxy does.
 
 use std::{
+    io,
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -13,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
@@ -20,10 +23,37 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::tap::{self, Direction, Tap, Tapped};
+use super::{
+    random::Random,
+    tap::{self, Direction, Tap, Tapped},
+};
 
 /// How often a server is asked whether it is ready, and how long it may take to say so.
 const ASK: Duration = Duration::from_secs(2);
+
+/// A status, a type and a text.
+type Told = (&'static str, &'static str, &'static str);
+
+/// What an object store says that has too much to do, or is broken.
+const ERRORS: [Told; 2] = [
+    (
+        "503 Slow Down",
+        "application/xml",
+        "<Error><Code>SlowDown</Code><Message>chaos</Message></Error>",
+    ),
+    (
+        "500 Internal Server Error",
+        "application/xml",
+        "<Error><Code>InternalError</Code><Message>chaos</Message></Error>",
+    ),
+];
+
+/// What a proxy says that knows no server which is ready.
+const NOBODY: Told = (
+    "503 Service Unavailable",
+    "text/html",
+    "<html><body><h1>503 Service Unavailable</h1>\nNo server is available to handle this request.\n</body></html>\n",
+);
 
 /// What is the matter between two parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,14 +65,19 @@ pub enum Weather {
     Hole,
     /// Connections break, and none is made.
     Cut,
-    /// Connections break; each other new one is told by HTTP that it is not served.
-    Errors,
+    /// Connections break, and then each request is one: all of them, or each other by a
+    /// coin, are told by HTTP that they are not served.
+    Errors {
+        all: bool,
+    },
+    /// What is published on a bus goes where nobody listens; all else is as ever.
+    Deaf,
 }
 
 impl Weather {
     /// Whether connections break when this begins.
     fn breaks(self) -> bool {
-        matches!(self, Self::Cut | Self::Errors)
+        matches!(self, Self::Cut | Self::Errors { .. })
     }
 }
 
@@ -108,16 +143,16 @@ async fn listen(listener: TcpListener, ways: Vec<Way>, tap: Option<Tap>) {
         let tap = tap.as_ref().map(Tap::connection);
         tokio::spawn(async move {
             let ready = |way: &&Way| way.ready.load(Ordering::Relaxed);
-            // Where none is, all are tried.
             let mut usable: Vec<&Way> = ways.iter().filter(ready).collect();
             if usable.is_empty() {
-                usable = ways.iter().collect();
+                let _ = timeout(ASK, refuse(&incoming, NOBODY)).await;
+                return;
             }
             let first = turn % usable.len();
             usable.rotate_left(first);
             for way in usable {
                 if through(&incoming, way, turn, tap.as_ref()).await {
-                    break;
+                    return;
                 }
             }
         });
@@ -132,18 +167,27 @@ async fn through(
     tap: Option<&Arc<Tapped>>,
 ) -> bool {
     let weather = *way.weather.borrow();
+    let mut begun = io::Cursor::new(Vec::new());
     match weather {
         Weather::Cut => return false,
-        Weather::Errors if number.is_multiple_of(2) => {
-            // Who does not listen has a broken connection, which is as bad.
-            let _ = timeout(ASK, refuse(incoming, number)).await;
-            return true;
+        Weather::Errors { all } => {
+            let mut coin = Random::new(number as u64);
+            if all || coin.one_in(2) {
+                let error = *coin.one_of(&ERRORS);
+                let _ = timeout(ASK, refuse(incoming, error)).await;
+                return true;
+            }
+            let Ok(Ok(request)) = timeout(ASK, request(incoming)).await else {
+                return true;
+            };
+            begun = io::Cursor::new(last(request));
         }
         _ => {}
     }
     // Small messages are sent at once, as without a proxy.
     let _ = incoming.set_nodelay(true);
-    let (here_in, here_out) = (Half(incoming), Half(incoming));
+    let here_in = begun.chain(Half(incoming));
+    let here_out = Half(incoming);
     match &way.to {
         To::Tcp(address) => {
             let Ok(Ok(there)) = timeout(ASK, TcpStream::connect(address)).await else {
@@ -172,7 +216,7 @@ impl AsyncRead for Half<'_> {
         self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
         buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
+    ) -> std::task::Poll<io::Result<()>> {
         loop {
             std::task::ready!(self.0.poll_read_ready(context))?;
             match self.0.try_read(buffer.initialize_unfilled()) {
@@ -180,7 +224,7 @@ impl AsyncRead for Half<'_> {
                     buffer.advance(count);
                     return std::task::Poll::Ready(Ok(()));
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return std::task::Poll::Ready(Err(error)),
             }
         }
@@ -192,11 +236,11 @@ impl AsyncWrite for Half<'_> {
         self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
         bytes: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
+    ) -> std::task::Poll<io::Result<usize>> {
         loop {
             std::task::ready!(self.0.poll_write_ready(context))?;
             match self.0.try_write(bytes) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return std::task::Poll::Ready(written),
             }
         }
@@ -205,14 +249,14 @@ impl AsyncWrite for Half<'_> {
     fn poll_flush(
         self: std::pin::Pin<&mut Self>,
         _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
+    ) -> std::task::Poll<io::Result<()>> {
         std::task::Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(
         self: std::pin::Pin<&mut Self>,
         _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
+    ) -> std::task::Poll<io::Result<()>> {
         let shut = rustix::net::shutdown(self.0, rustix::net::Shutdown::Write);
         std::task::Poll::Ready(shut.map_err(Into::into))
     }
@@ -228,8 +272,8 @@ async fn both(
     let mut weather = way.weather.subscribe();
     let cut =
         async { while weather.changed().await.is_ok() && !weather.borrow_and_update().breaks() {} };
-    let asked = pass(up, way, tap.map(|tap| (tap, Direction::Up)));
-    let answered = pass(down, way, tap.map(|tap| (tap, Direction::Down)));
+    let asked = pass(up, way, tap, Direction::Up);
+    let answered = pass(down, way, tap, Direction::Down);
     tokio::select! {
         () = cut => {}
         _ = async { tokio::join!(asked, answered) } => {}
@@ -239,21 +283,28 @@ async fn both(
 async fn pass(
     (mut from, mut to): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     way: &Way,
-    tap: Option<(&Arc<Tapped>, Direction)>,
+    tap: Option<&Arc<Tapped>>,
+    direction: Direction,
 ) {
     let mut weather = way.weather.subscribe();
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if let Some((tap, direction)) = tap {
-            tap.saw(direction, &buffer[..count]);
+        let bytes = &mut buffer[..count];
+        // Both are told as the server knows of them: what it said, and what reaches it.
+        if let Some(tap) = tap.filter(|_| direction == Direction::Down) {
+            tap.saw(direction, bytes);
         }
         let now = *weather.borrow_and_update();
         match now {
             Weather::Slow(by) => sleep(by).await,
             Weather::Hole => drop(weather.wait_for(|now| *now != Weather::Hole).await),
-            Weather::Clear | Weather::Cut | Weather::Errors => {}
+            Weather::Deaf if direction == Direction::Up => publish_elsewhere(bytes),
+            Weather::Clear | Weather::Cut | Weather::Errors { .. } | Weather::Deaf => {}
         }
-        if to.write_all(&buffer[..count]).await.is_err() {
+        if let Some(tap) = tap.filter(|_| direction == Direction::Up) {
+            tap.saw(direction, bytes);
+        }
+        if to.write_all(bytes).await.is_err() {
             break;
         }
     }
@@ -261,8 +312,25 @@ async fn pass(
     let _ = to.shutdown().await;
 }
 
-/// Answers one request as an object store does that has too much to do, or is broken.
-async fn refuse(incoming: &TcpStream, number: usize) -> std::io::Result<()> {
+/// Changes the channel of what is published by the Redis protocol, where that is whole.
+fn publish_elsewhere(bytes: &mut [u8]) {
+    const WORD: &[u8] = b"PUBLISH\r\n$";
+    const CHANNEL: &[u8] = b"\r\nkiln.";
+    let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|here| here == what);
+    let mut at = 0;
+    while let Some(word) = find(&bytes[at..], WORD) {
+        at += word + WORD.len();
+        // After the length of its name.
+        let end = bytes.len().min(at + 16);
+        if let Some(name) = find(&bytes[at..end], CHANNEL) {
+            let name = at + name + 2;
+            bytes[name..name + 4].copy_from_slice(b"deaf");
+        }
+    }
+}
+
+/// Reads a request: all of it, if its length is said.
+async fn request(incoming: &TcpStream) -> io::Result<Vec<u8>> {
     let mut stream = Half(incoming);
     let mut bytes = Vec::new();
     let whole = loop {
@@ -270,20 +338,30 @@ async fn refuse(incoming: &TcpStream, number: usize) -> std::io::Result<()> {
             break head.whole();
         }
         if stream.read_buf(&mut bytes).await? == 0 {
-            return Ok(());
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
     };
     while bytes.len() < whole && stream.read_buf(&mut bytes).await? > 0 {}
-    let (status, code) = match number % 4 {
-        0 => ("503 Slow Down", "SlowDown"),
-        _ => ("500 Internal Server Error", "InternalError"),
-    };
-    let body = format!("<Error><Code>{code}</Code><Message>chaos</Message></Error>");
+    Ok(bytes)
+}
+
+/// The same request, after which the server ends the connection. No signature is of that.
+fn last(mut request: Vec<u8>) -> Vec<u8> {
+    let line = request.windows(2).position(|two| two == b"\r\n");
+    let line = line.map_or(0, |at| at + 2);
+    request.splice(line..line, *b"Connection: close\r\n");
+    request
+}
+
+/// Answers a request. Who does not listen has a broken connection, which is as bad.
+async fn refuse(incoming: &TcpStream, (status, kind, body): Told) -> io::Result<()> {
+    request(incoming).await?;
+    let mut stream = Half(incoming);
     let length = body.len();
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
     );
-    stream.write_all((head + &body).as_bytes()).await?;
+    stream.write_all((head + body).as_bytes()).await?;
     stream.shutdown().await
 }
 
@@ -296,11 +374,25 @@ pub async fn ask(address: SocketAddr, ready: Arc<AtomicBool>) {
     }
 }
 
-async fn is_ready(address: SocketAddr) -> std::io::Result<bool> {
+async fn is_ready(address: SocketAddr) -> io::Result<bool> {
+    let answer = get(address, "/readyz").await?;
+    Ok(answer.starts_with("HTTP/1.1 200"))
+}
+
+/// What time it is for a server, if it says so.
+pub async fn date(address: SocketAddr) -> Option<Timestamp> {
+    let answer = timeout(ASK, get(address, "/healthz")).await.ok()?.ok()?;
+    let mut lines = answer.lines();
+    let date = lines.find_map(|line| line.strip_prefix("date: "))?;
+    let date = jiff::fmt::rfc2822::parse(date).ok()?;
+    Some(date.timestamp())
+}
+
+async fn get(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    let words = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let words = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(words.as_bytes()).await?;
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer).await?;
-    Ok(answer.ends_with(b"200"))
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use kiln_core::job::JobStatus;
 
 use super::{
-    faults::{Fault, Kind, Shape},
+    kinds::{Fault, Kind, Shape},
     random::Random,
 };
 
@@ -53,6 +53,8 @@ pub struct Script {
     /// Lines that it writes at once then.
     pub bulk: u64,
     pub fails: bool,
+    /// It goes on until it is cancelled.
+    pub stays: bool,
 }
 
 impl Planned {
@@ -66,7 +68,9 @@ impl Planned {
 
     /// How it ends when nothing comes between.
     pub fn expected(&self) -> JobStatus {
-        if self.tasks.iter().any(|task| task.fails) {
+        if self.tasks.iter().any(|task| task.stays) {
+            JobStatus::Cancelled
+        } else if self.tasks.iter().any(|task| task.fails) {
             JobStatus::Failed
         } else {
             JobStatus::Success
@@ -80,7 +84,12 @@ impl Planned {
 
     /// Its manifest. The scripts use words of the file [`super::witness::WORDS`].
     pub fn manifest(&self, words: &str) -> String {
-        let mut text = "image: debian/bookworm\ntasks:\n".to_owned();
+        let mut text = "image: debian/bookworm\n".to_owned();
+        // The same workers can do these, and they wait in another lane.
+        if self.number.is_multiple_of(3) {
+            let _ = writeln!(text, "arch: {}", std::env::consts::ARCH);
+        }
+        text += "tasks:\n";
         for task in &self.tasks {
             let Script {
                 name,
@@ -88,12 +97,16 @@ impl Planned {
                 pause,
                 bulk,
                 fails,
+                stays,
             } = task;
             // Writing to a text never fails.
             let _ = write!(text, "- {name}: |\n    . {words}\n    begin {name}\n");
             let _ = writeln!(text, "    say {lines} {pause}");
             if *bulk > 0 {
                 let _ = writeln!(text, "    much {bulk}");
+            }
+            if *stays {
+                text += "    stay\n";
             }
             let _ = writeln!(text, "    finish {}", u8::from(*fails));
         }
@@ -121,12 +134,14 @@ pub fn jobs(size: &Size) -> Vec<Planned> {
             };
             let owner = usize::try_from(random.within(0, most)).expect("small");
             let followed = random.one_in(8);
-            let cancelled = random.one_in(12);
+            let tasks = scripts(&mut random, size);
+            let stays = tasks.iter().any(|task| task.stays);
+            let cancelled = random.one_in(12) || stays;
             Planned {
                 number,
                 at: Duration::from_millis(random.within(0, millis)),
                 owner,
-                tasks: scripts(&mut random, size),
+                tasks,
                 cancel: cancelled.then(|| Duration::from_millis(random.within(0, 12_000))),
                 followed,
             }
@@ -143,8 +158,13 @@ fn scripts(random: &mut Random, size: &Size) -> Vec<Script> {
         pause: 0,
         bulk: 0,
         fails: false,
+        stays: false,
     };
     let mut all = vec![plain("one")];
+    if random.one_in(100) {
+        all[0].stays = true;
+        return all;
+    }
     match random.within(0, 20) {
         0..12 => {}
         12..14 => all.push(plain("two")),
@@ -172,7 +192,8 @@ fn scripts(random: &mut Random, size: &Size) -> Vec<Script> {
     all
 }
 
-/// The faults of a run. At one place there is one at a time.
+/// The faults of a run. At one place there is one at a time; a run in which not all find
+/// a place fails for that.
 pub fn faults(size: &Size, shape: &Shape) -> Vec<Fault> {
     let mut random = Random::new(size.seed ^ 0xfa17);
     let millis = size.seconds * 1000;
@@ -180,14 +201,18 @@ pub fn faults(size: &Size, shape: &Shape) -> Vec<Fault> {
     let last = if size.is_short() { millis / 2 } else { millis };
     let mut faults: Vec<Fault> = Vec::new();
     let kinds = Kind::of(shape);
+    // Of few faults each is of another kind, of many each kind is there; what needs much room
+    // has its place first.
+    let first = match size.faults < kinds.len() {
+        true => usize::try_from(size.seed % kinds.len() as u64).expect("small"),
+        false => 0,
+    };
     for number in 0..size.faults {
-        // Each kind has its turn, so that few faults have many kinds.
-        let kind = match number.checked_sub(kinds.len()) {
-            None => kinds[(number + usize::try_from(size.seed % 97).expect("small")) % kinds.len()],
-            Some(_) => *random.one_of(&kinds),
-        };
-        // Where all is taken it is left out: the counts tell.
-        for _ in 0..50 {
+        for attempt in 0..500 {
+            let kind = match kinds.get(number) {
+                Some(_) if attempt < 100 => kinds[(first + number) % kinds.len()],
+                _ => *random.one_of(&kinds),
+            };
             let fault = Fault {
                 number: u32::try_from(number).expect("few"),
                 kind,

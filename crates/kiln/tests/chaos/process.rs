@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     process::Command,
@@ -21,6 +22,8 @@ use tokio::{
 
 /// How soon a process that ended is started again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The least, in seconds, by which a clock is put elsewhere: more than a look at it may be late.
+pub const LEAP: i64 = 600;
 /// How long one that was asked to end may take.
 const LEAVE: Duration = Duration::from_secs(120);
 
@@ -39,6 +42,7 @@ pub struct Program {
 /// A process that is kept running.
 pub struct Process {
     pub name: String,
+    log: PathBuf,
     clock: Option<PathBuf>,
     wish: watch::Sender<bool>,
     pid: Arc<AtomicU32>,
@@ -52,6 +56,7 @@ impl Process {
         let pid = Arc::new(AtomicU32::new(0));
         let starts = Arc::new(AtomicU32::new(0));
         let name = program.name.clone();
+        let log = program.log.clone();
         let clock = program.clock.clone().filter(|_| faketime().is_some());
         if let Some(clock) = &clock {
             write_clock(clock, 0);
@@ -64,6 +69,7 @@ impl Process {
         );
         Self {
             name,
+            log,
             clock,
             wish,
             pid,
@@ -72,20 +78,27 @@ impl Process {
         }
     }
 
-    /// Sends a signal, if it runs.
-    pub fn signal(&self, signal: Signal) {
+    /// Sends a signal, if it runs; whether it did.
+    pub fn signal(&self, signal: Signal) -> bool {
         let pid = self.pid.load(Ordering::Acquire);
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // It may have just ended.
-            let _ = kill_process(pid, signal);
-        }
+        pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
     }
 
-    /// Ends it as a power cut would, and keeps it down until [`Self::up`].
-    pub fn kill(&self) {
+    /// Waits until it runs, where it has just ended by itself.
+    pub async fn runs(&self) {
+        let running = async {
+            while self.pid.load(Ordering::Acquire) == 0 {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let _ = timeout(10 * AGAIN, running).await;
+    }
+
+    /// Ends it as a power cut would, and keeps it down until [`Self::up`]; whether it ran.
+    pub fn kill(&self) -> bool {
         self.wish.send_replace(false);
-        self.signal(Signal::KILL);
+        self.signal(Signal::KILL)
     }
 
     pub fn up(&self) {
@@ -120,7 +133,23 @@ impl Process {
         }
     }
 
-    /// How often it was started.
+    /// How much it has said so far, in bytes.
+    pub fn said(&self) -> usize {
+        fs::read(&self.log).map_or(0, |text| text.len())
+    }
+
+    /// Whether a line of its log, from this byte on, is as many seconds away from the host's
+    /// clock as its clock is to be.
+    pub fn tells(&self, from: usize, seconds: i64) -> bool {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(text.get(from..).unwrap_or_default());
+        text.lines().any(|line| {
+            let moment = line.split(' ').next().and_then(|word| word.parse().ok());
+            moment.is_some_and(|moment| is_away(moment, seconds))
+        })
+    }
+
+    /// How often it was started.    /// How often it was started.
     pub fn starts(&self) -> u32 {
         self.starts.load(Ordering::Relaxed)
     }
@@ -131,6 +160,12 @@ impl Process {
         self.keeper.abort();
         let _ = self.keeper.await;
     }
+}
+
+/// Whether a moment of now, or of a little earlier, was told by a clock that is so far away.
+pub fn is_away(moment: Timestamp, seconds: i64) -> bool {
+    let away = moment.as_second() - Timestamp::now().as_second();
+    (away - seconds).abs() < LEAP / 2
 }
 
 /// In one step: it is read at any time.

@@ -11,11 +11,11 @@ use std::{
 use kiln_core::{
     farm::{Fence, JobId},
     testing::{
-        checker::{self, Promises, Report, Rule},
+        checker::{self, Promises, Report, Rule, Violation},
         history::{Entry, Event, History},
     },
 };
-use kiln_store::{Store, testing::broken_rules};
+use kiln_store::Store;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -23,10 +23,13 @@ use tokio::{
 
 use super::{
     clients::Clients,
+    evidence::{self, Guard},
     farm::Farm,
-    faults::{self, Fault, Kind},
+    faults,
+    kinds::Fault,
     plan::{self, Size},
     record::{Record, UNKNOWN},
+    total::Ran,
     witness::Witness,
 };
 
@@ -35,25 +38,12 @@ const PROMISES: Promises = Promises {
     turns: 2,
     // A lease, the time in which all must have been able to renew, and what waits besides.
     settle: 180_000_000,
-    // A lease, a pass of the reaper, and a worker that is away tries each 10 s.
-    aftermath: 50_000_000,
+    // A lease, and a pass of the reaper.
+    aftermath: 35_000_000,
 };
 
 /// How many violations of a rule are printed; all are in the folder.
 const TOLD: u32 = 5;
-
-/// What a run was and found.
-pub struct Ran {
-    jobs: usize,
-    faults: BTreeMap<Kind, u32>,
-    report: Report,
-}
-
-impl Ran {
-    pub fn is_good(&self) -> bool {
-        self.report.violations.is_empty()
-    }
-}
 
 /// Does one, with its files in this folder.
 pub async fn run(size: &Size, folder: &Path) -> Ran {
@@ -65,64 +55,87 @@ pub async fn run(size: &Size, folder: &Path) -> Ran {
     let record = Record::default();
     let witness = Witness::new(&folder.join("guests"));
     let farm = Arc::new(Farm::start(folder, size, record.clone()).await);
+    let guard = Guard::new(folder, &record, &farm.engines);
     farm.is_up().await;
     let schedule = plan::faults(size, &farm.shape);
-    fs::write(folder.join("schedule"), told(&schedule)).expect("a file");
+    fs::write(folder.join("schedule"), evidence::told(&schedule)).expect("a file");
+    let begin = Instant::now();
+    let made = live(size, &farm, &witness, schedule, begin).await;
+    let patience = Duration::from_micros(PROMISES.aftermath);
+    record.put(evidence::guests_left(folder, patience).await);
+    record.put(evidence::disagreements(&farm.store).await);
+    let mut entries = record.entries();
+    entries.extend(witness.entries());
+    let claims = attempts(&farm.store, &mut entries).await;
+    entries.extend(claims);
+    drop(guard);
+    let farm = Arc::into_inner(farm).expect("nobody uses it any more");
+    let (shape, starts) = (farm.shape, farm.starts());
+    farm.end().await;
+    entries.extend(evidence::panics(folder));
+    let history = History::new(entries);
+    fs::write(folder.join("history"), history.to_lines()).expect("a file");
+    println!(
+        "  {} entries in {} s, {starts} starts of processes",
+        history.entries().len(),
+        begin.elapsed().as_secs(),
+    );
+    let ran = Ran {
+        size: *size,
+        shape,
+        made,
+        report: checker::check(&history, &PROMISES),
+    };
+    conclude(&ran, folder);
+    ran
+}
+
+/// Jobs and faults from their beginning until all is over and has been read; the faults that
+/// were made.
+async fn live(
+    size: &Size,
+    farm: &Arc<Farm>,
+    witness: &Witness,
+    schedule: Vec<Fault>,
+    begin: Instant,
+) -> Vec<Fault> {
     let clients = Arc::new(Clients::new(
-        record.clone(),
+        farm.record.clone(),
         size.seed,
         witness.words(),
         farm.clients.address,
         &farm.tokens,
         size.jobs,
     ));
-    let begin = Instant::now();
     let mut living = JoinSet::new();
     for planned in plan::jobs(size) {
         living.spawn(Arc::clone(&clients).live(planned, begin));
     }
     let mut making = JoinSet::new();
-    for fault in schedule.clone() {
-        making.spawn(faults::make(Arc::clone(&farm), fault, begin));
+    for fault in schedule {
+        making.spawn(faults::make(Arc::clone(farm), fault, begin));
     }
-    making.join_all().await;
-    record.say(Event::FaultsOver);
+    let mut made = Vec::new();
+    for (fault, done) in making.join_all().await {
+        if done {
+            made.push(fault);
+        } else {
+            println!("  {:?} {} was not made", fault.kind, fault.place);
+        }
+    }
+    farm.record.say(Event::FaultsOver);
     settle(&clients).await;
     living.abort_all();
-    clients.read_all().await;
-    let disagreements = disagreements(&farm.store).await;
-    guests_left(folder, &record);
-    let mut entries = record.entries();
-    entries.extend(witness.entries());
-    let claims = attempts(&farm.store, &mut entries).await;
-    entries.extend(claims);
-    let farm = Arc::into_inner(farm).expect("nobody uses it any more");
-    let starts: u32 = farm
-        .servers
-        .iter()
-        .map(|server| server.process.starts())
-        .sum::<u32>()
-        + farm
-            .workers
-            .iter()
-            .map(|worker| worker.process.starts())
-            .sum::<u32>();
-    farm.end().await;
-    entries.extend(disagreements);
-    entries.extend(panics(folder));
-    let history = History::new(entries);
-    let report = checker::check(&history, &PROMISES);
-    let mut kinds = BTreeMap::new();
-    for fault in &schedule {
-        *kinds.entry(fault.kind).or_default() += 1;
+    while let Some(ended) = living.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            let what = format!("a client that failed: {error}; it");
+            farm.record.say(Event::Left { what });
+        }
     }
-    let ran = Ran {
-        jobs: size.jobs,
-        faults: kinds,
-        report,
-    };
-    conclude(&ran, &history, folder, begin.elapsed(), starts);
-    ran
+    clients.read_all().await;
+    made
 }
 
 /// Waits until no client waits for anything, or nothing more has ended for too long.
@@ -136,20 +149,6 @@ async fn settle(clients: &Clients) {
             before = (open, Instant::now());
         }
     }
-}
-
-fn told(schedule: &[Fault]) -> String {
-    let line = |fault: &Fault| {
-        let (from, to) = (
-            fault.at.as_secs_f32(),
-            (fault.at + fault.length).as_secs_f32(),
-        );
-        format!(
-            "{from:7.2} to {to:7.2}  {:?} {} {}\n",
-            fault.kind, fault.place, fault.amount
-        )
-    };
-    schedule.iter().map(line).collect()
 }
 
 /// What the database says of attempts; and whose the fences are that workers reported under.
@@ -197,126 +196,42 @@ async fn attempts(store: &Store, entries: &mut [Entry]) -> Vec<Entry> {
     found
 }
 
-fn left(what: String) -> Entry {
-    let event = Event::Left { what };
-    Entry {
-        at: super::record::now(),
-        event,
+/// Judges a history that was written before.
+pub fn judge(file: &Path) -> bool {
+    let text = fs::read_to_string(file).expect("a history");
+    let history = History::from_lines(&text).expect("a history");
+    let report = checker::check(&history, &PROMISES);
+    tell(&report);
+    for (rule, count) in &report.checked {
+        println!("  {rule:<50}{count:>9}");
     }
+    report.violations.is_empty()
 }
 
-/// What in the database does not agree with itself.
-async fn disagreements(store: &Store) -> Vec<Entry> {
-    let broken = broken_rules(store).await.expect("a database");
-    broken
-        .into_iter()
-        .map(|rule| left(format!("in the database: {rule}: it")))
-        .collect()
-}
-
-/// Guests that run although no job does.
-fn guests_left(folder: &Path, record: &Record) {
-    let mark = format!("KILN_DUMMY={}", folder.display());
-    for entry in fs::read_dir("/proc").expect("a directory").flatten() {
-        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&environment);
-        if text.split('\0').any(|variable| variable.starts_with(&mark)) {
-            let what = format!("process {} of a guest", entry.file_name().display());
-            record.say(Event::Left { what });
-        }
-    }
-}
-
-/// Processes that found themselves in a state that can't be.
-fn panics(folder: &Path) -> Vec<Entry> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder.join("logs"))
-        .expect("a directory")
-        .flatten()
-    {
-        let text = fs::read(entry.path()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        for line in text.lines().filter(|line| line.contains("panicked at")) {
-            let name = entry.file_name();
-            found.push(left(format!("in {}: {line}: it", name.display())));
-        }
-    }
-    found
-}
-
-/// Prints what was found; leaves all files of a run that failed.
-fn conclude(ran: &Ran, history: &History, folder: &Path, took: Duration, starts: u32) {
-    let Report {
-        violations,
-        checked,
-    } = &ran.report;
-    println!(
-        "  {} entries in {} s, {starts} starts of processes: {}",
-        history.entries().len(),
-        took.as_secs(),
-        if ran.is_good() {
-            "every promise was kept".to_owned()
-        } else {
-            format!("{} VIOLATIONS", violations.len())
-        },
-    );
-    let _ = checked;
+/// Says how it went, and leaves the files of a run that failed.
+fn conclude(ran: &Ran, folder: &Path) {
+    tell(&ran.report);
     if ran.is_good() && std::env::var_os("CHAOS_KEEP").is_none() {
         let _ = fs::remove_dir_all(folder);
         return;
     }
+    let lines = |broken: &Violation| format!("{broken}\n");
+    let text: String = ran.report.violations.iter().map(lines).collect();
+    fs::write(folder.join("violations"), text).expect("a file");
+    println!("  history, schedule and logs: {}", folder.display());
+}
+
+fn tell(report: &Report) {
+    match report.violations.len() {
+        0 => println!("  every promise was kept"),
+        count => println!("  {count} VIOLATIONS"),
+    }
     let mut told: BTreeMap<Rule, u32> = BTreeMap::new();
-    for violation in violations {
+    for violation in &report.violations {
         let count = told.entry(violation.rule).or_default();
         *count += 1;
         if *count <= TOLD {
             println!("  {violation}");
         }
-    }
-    let mut text = String::new();
-    for violation in violations {
-        text += &format!("{violation}\n");
-    }
-    fs::write(folder.join("violations"), text).expect("a file");
-    fs::write(folder.join("history"), history.to_lines()).expect("a file");
-    println!("  history, schedule and logs: {}", folder.display());
-}
-
-/// All runs.
-#[derive(Default)]
-pub struct Total {
-    seeds: u32,
-    jobs: usize,
-    faults: BTreeMap<Kind, u32>,
-    checked: BTreeMap<Rule, u64>,
-    violations: usize,
-}
-
-impl Total {
-    pub fn add(&mut self, ran: &Ran) {
-        self.seeds += 1;
-        self.jobs += ran.jobs;
-        self.violations += ran.report.violations.len();
-        for (kind, count) in &ran.faults {
-            *self.faults.entry(*kind).or_default() += count;
-        }
-        for (rule, count) in &ran.report.checked {
-            *self.checked.entry(*rule).or_default() += count;
-        }
-    }
-
-    pub fn print(&self) {
-        let faults: u32 = self.faults.values().sum();
-        println!("\n{:<52}{:>9}", "seeds", self.seeds);
-        println!("{:<52}{:>9}", "jobs", self.jobs);
-        println!("{:<52}{faults:>9}", "faults");
-        for (kind, count) in &self.faults {
-            println!("  {:<50}{count:>9}", format!("{kind:?}"));
-        }
-        println!("{:<52}", "checked");
-        for (rule, count) in &self.checked {
-            println!("  {rule:<50}{count:>9}");
-        }
-        println!("{:<52}{:>9}", "violations", self.violations);
     }
 }

@@ -1,7 +1,8 @@
 //! What workers and servers say to each other, as the wire between them sees it.
 //!
-//! A server that has answered has acknowledged, whether the worker hears of it or not: so
-//! answers are taken down where they come from the server.
+//! A server that has answered has acknowledged, whether the worker hears of it or not, and
+//! what has not reached it was not asked: so both are taken down at the server's end, and a
+//! request counts from its last byte on.
 
 use std::{
     collections::VecDeque,
@@ -64,8 +65,6 @@ struct Wire {
 #[derive(Default)]
 struct Buffer {
     bytes: Vec<u8>,
-    /// When its first byte came.
-    since: u64,
 }
 
 /// A request.
@@ -110,9 +109,6 @@ impl Tapped {
             Direction::Up => &mut wire.up,
             Direction::Down => &mut wire.down,
         };
-        if buffer.bytes.is_empty() {
-            buffer.since = now();
-        }
         buffer.bytes.extend_from_slice(bytes);
         let too_long = buffer.bytes.len() > LONGEST;
         let understood = match direction {
@@ -132,8 +128,7 @@ impl Tapped {
 fn requests(wire: &mut Wire) -> Option<()> {
     while let Some((head, body)) = wire.up.message(false)? {
         let asked = understand(&head.first, body).unwrap_or(Asked::Other);
-        wire.asked.push_back((wire.up.since, asked));
-        wire.up.since = now();
+        wire.asked.push_back((now(), asked));
     }
     Some(())
 }

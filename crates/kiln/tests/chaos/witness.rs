@@ -34,6 +34,9 @@ say() {
 	done
 }
 much() { seq -f "$JOB_ID/$fence/$task %.0f has much to say, and says it at once" "$1" | tee -a "$out"; }
+stay() {
+	while sleep 1; do say 1 0; done
+}
 finish() {
 	printf 'ended %s %s %s %s\n' "$EPOCHREALTIME" "$JOB_ID" "$fence" "$task" >>"$trace/events"
 	exit "$1"

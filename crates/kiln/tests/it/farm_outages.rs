@@ -63,17 +63,17 @@ fn asks(farm: &Farm) -> String {
     curl(&["-H", &bearer, "-H", json, "--data", query, &url])
 }
 
-/// Waits until `/readyz` says that, and gives all that it said then.
+/// Waits until `/readyz` says that and nothing after it, and gives all that it said then.
 #[track_caller]
 fn until_ready_says(farm: &Farm, text: &str) -> String {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         let (said, took) = ready(farm);
         assert!(took < Duration::from_secs(10), "{took:?}: {said}");
-        if said.contains(text) {
+        if said.ends_with(text) {
             return said;
         }
-        assert!(Instant::now() < until, "`{text}` is not in {said}");
+        assert!(Instant::now() < until, "`{text}` is not the end of {said}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -115,7 +115,7 @@ fn a_build_outlives(
         follows.wait_for_stderr(told);
     }
     comes();
-    until_ready_says(farm, "ready\n");
+    until_ready_says(farm, "\r\n\r\nready\n");
     let ended = follows.expect_status(0);
     is_whole(&ended.stdout());
     is_whole(&farm.log("1"));
@@ -178,13 +178,17 @@ fn a_build_outlives_an_object_store_that_is_away() {
     let engines = Engines::start();
     let farm = engines.farm();
     let _worker = farm.worker("one");
-    let (_, told) = a_build_outlives(
+    let (answer, told) = a_build_outlives(
         &farm,
-        ("logs and artifacts", None),
+        (
+            "ready\nwarning: the place of logs and artifacts can't be written\n",
+            None,
+        ),
         || engines.s3.kill().expect("S3 is killed"),
         || engines.s3.restart().expect("S3 starts"),
     );
     // What is decided needs no log.
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(!told.contains("waiting for it"), "{told}");
 }
 
@@ -196,12 +200,29 @@ fn a_build_outlives_a_bus_that_is_away_and_nothing_is_missing_without_it() {
     let redis = || engines.redis.lock().expect("Redis");
     let (answer, told) = a_build_outlives(
         &farm,
-        ("the bus", None),
+        (
+            "ready\nwarning: the bus does not answer: hints to other servers come a second late\n",
+            None,
+        ),
         || redis().kill().expect("Redis is killed"),
         || redis().up().expect("Redis starts"),
     );
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(!told.contains("waiting for it"), "{told}");
+}
+
+#[test]
+fn a_server_that_is_started_before_its_bucket_waits_for_it_and_says_so() {
+    let engines = Engines::start();
+    let farm = engines.prepared();
+    engines.s3.kill().expect("S3 is killed");
+    let server = farm.serve();
+    server.wait_for_stderr("can't be used");
+    server.wait_for_stderr("it is tried again");
+    engines.s3.restart().expect("S3 starts");
+    server.wait_for_stderr("serving http://");
+    server.signal(rustix::process::Signal::TERM);
+    server.expect_status(0);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Jobs from their acknowledgement to their one end.
 
-use super::{Event, Facts, Job, Promises, Report, Rule};
+use std::collections::BTreeSet;
+
+use super::{Attempt, Event, Facts, Job, Promises, Report, Rule};
 use crate::job::JobStatus;
 
 pub(super) fn check(facts: &Facts<'_>, promises: &Promises, report: &mut Report) {
@@ -11,11 +13,13 @@ pub(super) fn check(facts: &Facts<'_>, promises: &Promises, report: &mut Report)
             report.broken(Rule::OneJob, None, 0, says);
         }
     }
+    unanswered(facts, report);
     for job in facts.jobs.values() {
         kept(job, report);
         one_end(job, report);
         stays(job, report);
         cancels(job, report);
+        works_on(facts, promises, job, report);
         if job.acknowledged.is_some() {
             finishes(facts, promises, job, report);
         }
@@ -23,6 +27,21 @@ pub(super) fn check(facts: &Facts<'_>, promises: &Promises, report: &mut Report)
     for entry in facts.entries {
         if let Event::Left { what } = &entry.event {
             report.broken(Rule::Finishes, None, entry.at, format!("{what} is left"));
+        }
+    }
+}
+
+/// Who submits does so until there is an answer; when all is over there has been one.
+fn unanswered(facts: &Facts<'_>, report: &mut Report) {
+    let Some(over) = facts.over else {
+        return;
+    };
+    let acknowledged: BTreeSet<&str> = facts.jobs.values().filter_map(Job::answered).collect();
+    for key in facts.submissions.keys() {
+        report.look(Rule::Finishes);
+        if !acknowledged.contains(key) {
+            let says = format!("submission {key} was never acknowledged");
+            report.broken(Rule::Finishes, None, over, says);
         }
     }
 }
@@ -95,6 +114,31 @@ fn cancels(job: &Job<'_>, report: &mut Report) {
     if last != JobStatus::Cancelled {
         let says = format!("it was cancelled and is {last}");
         report.broken(Rule::Cancels, Some(job.id), cancel.at, says);
+    }
+}
+
+/// Work on a job that was cancelled stops, once its worker can know of it.
+fn works_on(facts: &Facts<'_>, promises: &Promises, job: &Job<'_>, report: &mut Report) {
+    let cancelled = job.entries.iter().find_map(|entry| match entry.event {
+        Event::Cancelled { .. } => Some(entry.at),
+        _ => None,
+    });
+    let Some(cancelled) = cancelled else {
+        return;
+    };
+    for entry in &job.entries {
+        let Event::TaskStarted { fence, task, .. } = &entry.event else {
+            continue;
+        };
+        let its = |attempt: &&Attempt<'_>| attempt.fence == *fence;
+        let worker = job.attempts.iter().find(its);
+        let touched =
+            worker.is_some_and(|attempt| facts.touched(attempt.worker, cancelled, entry.at));
+        let after = entry.at.saturating_sub(cancelled);
+        if after > promises.aftermath && !touched {
+            let says = format!("task {task} started {} ms after the cancel", after / 1000);
+            report.broken(Rule::Cancels, Some(job.id), entry.at, says);
+        }
     }
 }
 

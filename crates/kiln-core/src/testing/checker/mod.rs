@@ -52,7 +52,8 @@ pub enum Rule {
     LogsWhole,
     /// No share is starved: see [`Promises::turns`].
     Fair,
-    /// A job ends as it should unless it was cancelled or its own worker met a fault.
+    /// A job ends as it should unless it was cancelled, or failed because its own worker
+    /// met a fault: see [`Report::excused`].
     Blame,
     /// When faults are over, all work ends by itself, and nothing is left of it.
     Finishes,
@@ -115,8 +116,9 @@ pub struct Promises {
     pub turns: u32,
     /// How long after the last fault all work has ended, in microseconds.
     pub settle: u64,
-    /// How long after its end a fault may still cost its worker's jobs, in microseconds: a
-    /// lease, until somebody notices that it ran out, and until that worker is told.
+    /// In microseconds, a lease, and until somebody notices that it ran out. For so long
+    /// after a fault its worker may be given jobs that it will never begin, and for so long
+    /// a worker that met none may not have heard of a cancel.
     pub aftermath: u64,
 }
 
@@ -148,6 +150,8 @@ impl fmt::Display for Violation {
 pub struct Report {
     /// How often each rule was put to the test.
     pub checked: BTreeMap<Rule, u64>,
+    /// How many jobs failed that should not have, which a fault of their worker explains.
+    pub excused: u64,
     /// How often each was broken.
     pub violations: Vec<Violation>,
 }
@@ -202,6 +206,7 @@ struct Facts<'a> {
     /// Of each key, the jobs that it made.
     made: BTreeMap<&'a str, BTreeSet<JobId>>,
     jobs: BTreeMap<JobId, Job<'a>>,
+    faults: BTreeMap<u32, Fault<'a>>,
     /// When the last fault was over, if that is told.
     over: Option<u64>,
 }
@@ -221,6 +226,13 @@ struct Job<'a> {
     last: Option<JobStatus>,
 }
 
+/// A fault's time.
+struct Fault<'a> {
+    touches: &'a [String],
+    began: u64,
+    ended: u64,
+}
+
 /// A job's time with a worker.
 struct Attempt<'a> {
     fence: Fence,
@@ -236,6 +248,7 @@ impl<'a> Facts<'a> {
             submissions: BTreeMap::new(),
             made: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            faults: BTreeMap::new(),
             over: None,
         };
         for entry in history.entries() {
@@ -264,6 +277,19 @@ impl<'a> Facts<'a> {
             Event::Acknowledged { key, job, .. } | Event::Listed { key, job } => {
                 self.made.entry(key).or_default().insert(*job);
             }
+            Event::FaultBegan { fault, touches, .. } => {
+                let began = Fault {
+                    touches,
+                    began: entry.at,
+                    ended: u64::MAX,
+                };
+                self.faults.insert(*fault, began);
+            }
+            Event::FaultEnded { fault } => {
+                if let Some(known) = self.faults.get_mut(fault) {
+                    known.ended = entry.at;
+                }
+            }
             Event::FaultsOver => self.over = Some(entry.at),
             _ => {}
         }
@@ -271,6 +297,14 @@ impl<'a> Facts<'a> {
             let job = self.jobs.entry(id).or_insert_with(|| Job::new(id));
             job.note(entry);
         }
+    }
+
+    /// Whether a fault touched this worker between these moments, the second one too.
+    fn touched(&self, worker: &str, from: u64, to: u64) -> bool {
+        self.faults.values().any(|fault| {
+            let its = fault.touches.iter().any(|part| part == worker);
+            its && fault.began <= to && from <= fault.ended
+        })
     }
 
     /// What a job was made by.
@@ -290,6 +324,11 @@ impl<'a> Job<'a> {
             ended: None,
             last: None,
         }
+    }
+
+    /// The submission that was answered by it.
+    fn answered(&self) -> Option<&'a str> {
+        self.key.filter(|_| self.acknowledged.is_some())
     }
 
     fn note(&mut self, entry: &'a Entry) {

@@ -276,6 +276,8 @@ fn an_acknowledged_byte_that_is_missing_or_altered_is_found() {
     assert_eq!(broken(altered), only(Rule::LogsKept));
     let no_log = [stored(ONE, "check", 0, "ab", 500), whole("abc")];
     assert_eq!(broken(no_log), only(Rule::LogsKept));
+    let all_gone = [stored(ONE, "build", 0, "ab", 500), whole("")];
+    assert_eq!(broken(all_gone), only(Rule::LogsKept));
     let kept = [stored(ONE, "build", 2, "cd", 500), whole("abcde")];
     assert_eq!(broken(kept), BTreeSet::new());
 }
@@ -354,34 +356,135 @@ fn what_was_given_in_one_moment_was_given_in_the_order_of_the_fences() {
     assert!(!broken.contains(&Rule::Fair));
 }
 
-/// A job of worker `one` that failed, and a fault there.
-fn failed(touches: &str, before: bool) -> BTreeSet<Rule> {
-    let fault = Event::FaultBegan {
+/// A fault's beginning and end.
+fn fault(touches: &str) -> [Event; 2] {
+    let touches = vec![touches.to_owned()];
+    let began = Event::FaultBegan {
         fault: 1,
         what: "kill".to_owned(),
-        touches: vec![touches.to_owned()],
+        touches,
     };
-    let fault = [fault, Event::FaultEnded { fault: 1 }];
+    [began, Event::FaultEnded { fault: 1 }]
+}
+
+/// A job that ended so, and what came between its submission and that.
+fn ends_as(status: JobStatus, between: impl IntoIterator<Item = Event>) -> Vec<Event> {
     let mut events = submitted(JOB, "ada").to_vec();
-    if before {
-        events.extend(fault.clone());
-    }
-    events.push(claimed(JOB, ONE));
-    if !before {
-        events.extend(fault);
-    }
-    events.push(seen(Some(Failed), 0));
-    broken(events)
+    events.extend(between);
+    events.push(seen(Some(status), 0));
+    events
 }
 
 #[test]
 fn a_job_that_fails_for_no_reason_is_found() {
-    assert_eq!(failed("one", false), BTreeSet::new());
-    assert_eq!(failed("two", false), only(Rule::Blame));
-    assert_eq!(failed("one", true), only(Rule::Blame));
-    let mut events = submitted(JOB, "ada").to_vec();
-    events.push(seen(Some(Cancelled), 0));
-    assert_eq!(broken(events), only(Rule::Blame));
+    let meets = |part| [vec![claimed(JOB, ONE)], fault(part).to_vec()].concat();
+    assert_eq!(broken(ends_as(Failed, meets("one"))), BTreeSet::new());
+    assert_eq!(broken(ends_as(Failed, meets("two"))), only(Rule::Blame));
+    assert_eq!(broken(ends_as(Failed, [])), only(Rule::Blame));
+    assert_eq!(broken(ends_as(Cancelled, [])), only(Rule::Blame));
+}
+
+#[test]
+fn a_fault_explains_no_other_end_than_a_failure() {
+    let meets = [vec![claimed(JOB, ONE)], fault("one").to_vec()].concat();
+    let lies = |expected, status| {
+        let mut events = ends_as(status, meets.clone());
+        if let Event::Submitted { expected: was, .. } = &mut events[0] {
+            *was = expected;
+        }
+        broken(events)
+    };
+    assert_eq!(lies(Failed, Success), [Rule::Blame, Rule::TasksOnce].into());
+    assert_eq!(lies(Success, Cancelled), only(Rule::Blame));
+    assert_eq!(lies(Success, Failed), BTreeSet::new());
+}
+
+#[test]
+fn a_fault_before_an_attempt_explains_only_that_it_never_began() {
+    let promises = Promises {
+        aftermath: 5000,
+        ..PROMISES
+    };
+    let after = |more: &[Event]| {
+        let between = [
+            fault("one").to_vec(),
+            vec![claimed(JOB, ONE)],
+            more.to_vec(),
+        ]
+        .concat();
+        broken_within(&promises, ends_as(Failed, between))
+    };
+    assert_eq!(after(&[]), BTreeSet::new());
+    assert_eq!(after(&[begun(ONE, 0)]), only(Rule::Blame));
+}
+
+#[test]
+fn a_fault_of_an_earlier_attempt_explains_nothing() {
+    let released = Event::Released {
+        job: JOB,
+        fence: ONE,
+    };
+    let other = Event::Claimed {
+        job: JOB,
+        fence: TWO,
+        attempt: 2,
+        worker: "two".to_owned(),
+    };
+    let [began, over] = fault("one");
+    let between = [claimed(JOB, ONE), began, over, released, other];
+    assert_eq!(broken(ends_as(Failed, between)), only(Rule::Blame));
+}
+
+#[test]
+fn failures_that_a_fault_explains_are_counted() {
+    let meets = [vec![claimed(JOB, ONE)], fault("one").to_vec()].concat();
+    let entries = (1..).zip(ends_as(Failed, meets));
+    let entries = entries.map(|(at, event)| Entry { at, event });
+    let report = check(&History::new(entries.collect()), &PROMISES);
+    assert_eq!(report.excused, 1);
+}
+
+#[test]
+fn work_on_a_cancelled_job_that_goes_on_is_found() {
+    let promises = Promises {
+        aftermath: 1500,
+        ..PROMISES
+    };
+    let cancel = [
+        claimed(JOB, ONE),
+        begun(ONE, 0),
+        Event::CancelAsked { job: JOB },
+        Event::Cancelled { job: JOB },
+    ];
+    let then = |more: Vec<Event>| {
+        let events = cancel.clone().into_iter().chain(more);
+        broken_within(&promises, events)
+    };
+    let seen = seen(Some(Cancelled), 0);
+    assert_eq!(then(vec![started(ONE), seen.clone()]), BTreeSet::new());
+    let late = vec![seen.clone(), started(ONE)];
+    assert_eq!(then(late.clone()), only(Rule::Cancels));
+    let elsewhere = [fault("two").to_vec(), late.clone()].concat();
+    assert_eq!(then(elsewhere), only(Rule::Cancels));
+    let out_of_reach = [fault("one").to_vec(), late].concat();
+    assert_eq!(then(out_of_reach), BTreeSet::new());
+}
+
+#[test]
+fn a_submission_that_is_never_answered_is_found() {
+    let [submitted, acknowledged] = submitted(JOB, "ada");
+    let listed = Event::Listed {
+        key: format!("key-{JOB}"),
+        job: JOB,
+    };
+    let end = [Event::FaultsOver, seen(Some(Cancelled), 0)];
+    let asked = Event::CancelAsked { job: JOB };
+    let with = |answer| {
+        let events = [submitted.clone(), answer, asked.clone()];
+        broken(events.into_iter().chain(end.clone()))
+    };
+    assert_eq!(with(acknowledged), BTreeSet::new());
+    assert_eq!(with(listed), only(Rule::Finishes));
 }
 
 #[test]

@@ -173,6 +173,26 @@ async fn who_is_no_user_any_more_follows_no_log() {
 }
 
 #[tokio::test]
+async fn who_reads_a_log_more_slowly_than_it_grows_loses_it_with_the_token_too() {
+    let farm = Farm::new().await;
+    let (worker, _, fence, log) = running(&farm, "w1").await;
+    let text = "x".repeat(1 << 20);
+    for _ in 0..6 {
+        append(&farm, &worker, fence, &log, &text).await;
+    }
+    let token = farm.person("eve", "JOBS:RO LOGS:RO").await;
+    let request = farm.request(Method::GET, &format!("{log}?follow"), &token, &[], "");
+    let mut body = farm.send(request).await.into_body();
+    body.frame().await.expect("the first bytes").unwrap();
+    assert!(farm.store.revoke_user("eve").await.unwrap());
+    // It is looked at each second.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let rest = tokio::time::timeout(Duration::from_secs(10), body.collect());
+    let rest = rest.await.expect("an end").unwrap().to_bytes();
+    assert!(rest.len() < 3 << 20, "{} bytes", rest.len());
+}
+
+#[tokio::test]
 async fn lines_are_cut_from_long_logs() {
     let farm = Farm::new().await;
     let (worker, _, fence, log) = running(&farm, "w1").await;

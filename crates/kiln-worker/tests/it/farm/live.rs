@@ -60,6 +60,55 @@ async fn what_is_gathered_is_shown_early_and_appended_where_it_was_shown() {
 }
 
 #[tokio::test]
+async fn what_comes_while_an_append_is_on_its_way_is_shown_early_too() {
+    let gather = Gather {
+        milliseconds: 1,
+        bytes: 1 << 20,
+    };
+    let farm = Farm::with(
+        Dummy::default(),
+        |_| {},
+        |server| {
+            server.faults(|faults| faults.gather = Some(gather));
+        },
+    );
+    let dir = farm.data.path();
+    let wait = |file: &str| {
+        format!(
+            "until test -e {}/{file}; do sleep 0.05; done",
+            dir.display()
+        )
+    };
+    let words = format!(
+        "echo one\n{}\necho two\n{}\necho three",
+        wait("two"),
+        wait("three")
+    );
+    let fence = farm.server.offer(1, &script(&words));
+    let until = async |word: &str| {
+        let came = |seen: &Seen| {
+            let lines = seen.live.iter().filter(|live| live.task == "build");
+            let text: Vec<u8> = lines.flat_map(|live| live.bytes.to_vec()).collect();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            text.contains(&format!("\n{word}\n")).then_some(())
+        };
+        soon(farm.server.until(came)).await;
+    };
+    until("one").await;
+    farm.server.faults(|faults| faults.no_space_for_logs = true);
+    std::fs::write(dir.join("two"), "").unwrap();
+    until("two").await;
+    // That is appended again and again now, and what follows is not.
+    std::fs::write(dir.join("three"), "").unwrap();
+    until("three").await;
+    farm.server
+        .faults(|faults| faults.no_space_for_logs = false);
+    soon(farm.server.end(fence)).await;
+    assert!(spoken(&farm.server.log(fence, Some("build"))).ends_with("three\n"));
+    farm.drained().await;
+}
+
+#[tokio::test]
 async fn an_event_is_not_held_up_by_what_is_gathered_before_it() {
     let farm = gathering();
     let fence = farm.server.offer(1, &script("echo hello"));

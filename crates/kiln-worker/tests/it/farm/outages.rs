@@ -38,6 +38,25 @@ async fn an_answer_that_is_lost_repeats_no_byte() {
 }
 
 #[tokio::test]
+async fn what_the_farm_says_in_between_takes_the_place_of_no_byte() {
+    let farm = Farm::start();
+    farm.server.faults(|faults| faults.say_between = 6);
+    let fence = farm
+        .server
+        .offer(1, &script("for i in $(seq 500); do echo line $i; done"));
+    let end = soon(farm.server.end(fence)).await;
+    assert_eq!(end.status, JobStatus::Success);
+    let logs = [None, Some("build")].map(|task| farm.server.log(fence, task));
+    let between = logs.concat().matches("[farm] between\n").count();
+    assert_eq!(between, 6, "{logs:?}");
+    let lines: Vec<String> = (1..=500).map(|i| format!("line {i}\n")).collect();
+    let expected = format!("[farm] first line\n{}", lines.concat());
+    let build = logs[1].replace("[farm] between\n", "");
+    assert_eq!(spoken(&build), expected);
+    farm.drained().await;
+}
+
+#[tokio::test]
 async fn a_job_goes_on_while_the_server_is_away_and_is_told_when_it_is_back() {
     let farm = Farm::start();
     let done = farm.data.path().join("done");

@@ -10,16 +10,26 @@ use crate::{
     ui,
 };
 
-/// What the worker inside `kiln serve` is called.
+/// What the worker inside `kiln serve` is called; on PostgreSQL eight digits follow it.
 pub const INSIDE: &str = "local";
+
+/// Whether a worker inside a server is called so, here or elsewhere.
+fn is_inside(name: &str) -> bool {
+    let is_digest = |rest: &str| {
+        let digits = rest.strip_prefix('-').unwrap_or_default();
+        digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let rest = name.strip_prefix(INSIDE);
+    rest.is_some_and(|rest| rest.is_empty() || is_digest(rest))
+}
 
 /// Runs the command.
 pub async fn run(store: &Store, command: &WorkerCommand) -> Result<Exit, Failure> {
     match command {
         WorkerCommand::Add { name } => add(store, name).await,
         WorkerCommand::List => list(store).await,
-        WorkerCommand::Revoke { name } if name == INSIDE => Err(Failure::usage(format!(
-            "`{INSIDE}` is the worker inside `kiln serve`; `kiln serve --no-worker` runs none, `kiln admin worker pause {INSIDE}` gives it no jobs"
+        WorkerCommand::Revoke { name } if is_inside(name) => Err(Failure::usage(format!(
+            "`{name}` is the worker inside `kiln serve`; `kiln serve --no-worker` runs none, `kiln admin worker pause {name}` gives it no jobs"
         ))),
         WorkerCommand::Revoke { name } => done(
             store.revoke_worker(name).await.map_err(failed)?,
@@ -43,14 +53,15 @@ pub async fn run(store: &Store, command: &WorkerCommand) -> Result<Exit, Failure
 async fn add(store: &Store, name: &str) -> Result<Exit, Failure> {
     let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let right = (1..=limits::LABEL).contains(&name.len()) && name.bytes().all(letters);
-    if !right || name == INSIDE {
-        return Err(Failure::usage(match name {
-            INSIDE => format!("`{INSIDE}` is the worker inside `kiln serve`"),
-            _ => format!(
-                "`{name}` can't be a worker's name; use 1 to {} letters, digits and . _ -",
-                limits::LABEL
-            ),
-        }));
+    if is_inside(name) {
+        let text = format!("`{name}` is the worker inside `kiln serve`");
+        return Err(Failure::usage(text));
+    }
+    if !right {
+        return Err(Failure::usage(format!(
+            "`{name}` can't be a worker's name; use 1 to {} letters, digits and . _ -",
+            limits::LABEL
+        )));
     }
     let (token, hash) = token::make(token::Kind::Worker).map_err(Failure::host)?;
     let worker = store.add_worker(name, hash).await.map_err(failed)?;
@@ -82,4 +93,19 @@ async fn list(store: &Store) -> Result<Exit, Failure> {
         ));
     }
     Ok(Exit::Success)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_inside_a_server_is_known_by_its_name() {
+        for name in ["local", "local-1a2b3c4d"] {
+            assert!(is_inside(name), "{name}");
+        }
+        for name in ["local-attic", "local-1a2b3c4", "locally", "attic", "local-"] {
+            assert!(!is_inside(name), "{name}");
+        }
+    }
 }

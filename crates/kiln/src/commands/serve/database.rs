@@ -1,21 +1,13 @@
 //! The database of a server: it is waited for, and what this server's own worker is
 //! called in it.
 
-use std::time::{Duration, Instant};
-
 use kiln_store::{OpenError, Store};
 use rustix::system::uname;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use crate::{config::ServeConfig, exit::Failure, host::signals};
-
-/// How long a database that is away is waited for. After that whoever starts servers
-/// starts another one, or somebody looks.
-const WAIT: Duration = Duration::from_mins(5);
-/// How soon it is tried again, at first and at the most.
-const SOON: Duration = Duration::from_millis(500);
-const LATE: Duration = Duration::from_secs(5);
+use super::wait::{Why, until_there};
+use crate::{config::ServeConfig, exit::Failure};
 
 /// Opens it; none when this process is asked to end before it is there.
 ///
@@ -29,21 +21,14 @@ pub async fn open(
         url: config.database.clone(),
         migrate: config.migrate,
     };
-    let began = Instant::now();
-    let mut pause = SOON;
-    loop {
-        let away = match Store::open_with(&of_store, config.connections).await {
-            Ok(store) => return Ok(Some(store)),
-            Err(OpenError::Away(why)) if began.elapsed() < WAIT => why,
-            Err(error) => return Err(Failure::host(error)),
-        };
-        tracing::warn!("{away}; it is tried again");
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = signals::asked(signals, 1) => return Ok(None),
-        }
-        pause = LATE.min(pause * 2);
-    }
+    let open = async || {
+        let opened = Store::open_with(&of_store, config.connections).await;
+        opened.map_err(|error| match error {
+            OpenError::Away(why) => Why::Away(why),
+            error => Why::Wrong(error.to_string()),
+        })
+    };
+    until_there(signals, open).await
 }
 
 /// What the worker inside is called. Each of several servers on one database has its

@@ -1,18 +1,20 @@
 //! `kiln serve`: the farm's server, and a worker inside.
 //!
 //! ```text
-//! settings ─► data directory (locked) ─► database ─► listeners ─► kiln_server
-//!                                                        │ memory
-//!                                                        └──────── the worker inside
+//! settings ─► data directory (locked) ─► database ─► bucket ─► listeners ─► kiln_server
+//!                                                                  │ memory
+//!                                                                  └──────── the worker inside
 //! ```
 
 mod database;
 mod listen;
 mod tls;
+mod wait;
 
 use std::time::Duration;
 
 use kiln_bus::Bus;
+use kiln_objects::ReachError;
 use kiln_server::{Listener, Running};
 use kiln_store::{Store, token};
 use tokio::{
@@ -20,6 +22,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+use self::wait::{Why, until_there};
 use super::{config::variable, worker};
 use crate::{
     cli::farm::ServeArgs,
@@ -46,6 +49,10 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
     let Some(store) = database::open(&config, &mut signals).await? else {
         return Ok(Exit::Success);
     };
+    let objects = config.objects.with_secret()?;
+    if reach(&objects, &mut signals).await?.is_none() {
+        return Ok(Exit::Success);
+    }
     let (connections, memory) = mpsc::channel(CONNECTIONS);
     let bound = listen::bind(&config).await?;
     let origin = config
@@ -54,7 +61,7 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
         .unwrap_or_else(|| bound.origin.clone());
     let mut listeners = bound.listeners;
     listeners.push(Listener::Memory(memory));
-    let told = of_server(&config, &origin, bus(&config, &store).await?)?;
+    let told = of_server(&config, &origin, objects, bus(&config, &store).await?);
     let server = kiln_server::start(told, store.clone(), listeners).await?;
     tracing::info!(origin, data = %data.path().display(), "serving {}", bound.origin);
     say_how_to_begin(&store, &config).await;
@@ -67,6 +74,21 @@ pub async fn run(args: &ServeArgs, verbose: u8) -> Result<Exit, Failure> {
     };
     end(server, config.drain, &mut signals).await;
     ended.map(|()| Exit::Success)
+}
+
+/// Asks the place of logs and artifacts whether it is there; none when this process is asked to
+/// end before it is.
+async fn reach(
+    objects: &kiln_objects::Config,
+    signals: &mut watch::Receiver<u32>,
+) -> Result<Option<()>, Failure> {
+    let reach = async || {
+        objects.reach().await.map_err(|error| match error {
+            ReachError::Away(why) => Why::Away(why.to_string()),
+            ReachError::Wrong(why) => Why::Wrong(why.to_string()),
+        })
+    };
+    until_there(signals, reach).await
 }
 
 /// The way to other servers. It connects in the background: one that is away keeps nobody
@@ -84,10 +106,15 @@ async fn bus(config: &ServeConfig, store: &Store) -> Result<Bus, Failure> {
     Bus::redis(config, kiln_bus::Key(key)).map_err(Failure::host)
 }
 
-fn of_server(config: &ServeConfig, origin: &str, bus: Bus) -> Result<kiln_server::Config, Failure> {
-    Ok(kiln_server::Config {
+fn of_server(
+    config: &ServeConfig,
+    origin: &str,
+    objects: kiln_objects::Config,
+    bus: Bus,
+) -> kiln_server::Config {
+    kiln_server::Config {
         bus,
-        objects: config.objects.with_secret()?,
+        objects,
         origin: origin.to_owned(),
         site_name: config.site_name.clone(),
         runner: config
@@ -99,7 +126,7 @@ fn of_server(config: &ServeConfig, origin: &str, bus: Bus) -> Result<kiln_server
         share_cap: config.share_cap,
         artifact_limit: config.artifact_limit,
         retention: config.retention.clone(),
-    })
+    }
 }
 
 /// The first user is made by whoever may write the database.

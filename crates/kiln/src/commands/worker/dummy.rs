@@ -13,7 +13,7 @@ use kiln_vm::{
 use kiln_worker::farm::{Host, Place, Request, Room, Unfit};
 
 /// For tests.
-pub struct DummyHost;
+pub struct DummyHost(pub Start);
 
 const IMAGE: &str = "debian/bookworm";
 const DIGEST: &str = "00000000000000000000000000000000000000000000000000000000000000dd";
@@ -49,7 +49,7 @@ impl Host for DummyHost {
             login: Login::default(),
         };
         Ok(Place {
-            machine: Arc::new(Dummy::new(Start::Ready)),
+            machine: Arc::new(Dummy::new(self.0)),
             spec: GuestSpec {
                 image,
                 memory_mib: None,

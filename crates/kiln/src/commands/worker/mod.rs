@@ -85,8 +85,8 @@ async fn work(
         spool: farm::SPOOL,
     };
     #[cfg(feature = "testing")]
-    if guests.dummy {
-        let host: Arc<dyn Host> = Arc::new(dummy::DummyHost);
+    if let Some(start) = guests.dummy {
+        let host: Arc<dyn Host> = Arc::new(dummy::DummyHost(start));
         return Ok(farm::run(config, host, wishes(&signals)).await?);
     }
     let looked = QemuHost::look(guests, data);

@@ -31,10 +31,22 @@ impl Shown {
         self.end - self.tail.len() as u64
     }
 
-    /// All of it is stored: the server said so by ending its answer.
-    pub(super) fn proven(&mut self) {
+    /// The answer has ended as it should: what it said is stored. If the log was `over` before it
+    /// was asked for, what it did not say again is not in the log: gives a line that says so.
+    pub(super) fn ended(&mut self, over: bool) -> Option<Bytes> {
+        let lost = self.tail.len() - self.again;
+        if lost > 0 && !over {
+            return None;
+        }
         self.tail.clear();
         self.again = 0;
+        self.end -= lost as u64;
+        (lost > 0).then(|| {
+            format!(
+                "\n[kiln] the last {lost} bytes above were never stored and are not in the log\n"
+            )
+            .into()
+        })
     }
 
     /// The next bytes of the answer. Gives what is to be shown: where what was shown before
@@ -57,7 +69,10 @@ impl Shown {
         if !new.is_empty() {
             self.tail.extend_from_slice(&new);
             self.end += new.len() as u64;
-            self.tail.drain(..self.tail.len().saturating_sub(KEPT));
+            // Not for each piece: what stays has to be moved.
+            if self.tail.len() > 2 * KEPT {
+                self.tail.drain(..self.tail.len() - KEPT);
+            }
             self.again = self.tail.len();
         }
         [notice, new]
@@ -114,9 +129,27 @@ mod tests {
     fn what_an_answer_has_proven_is_not_asked_for_again() {
         let mut shown = Shown::default();
         read(&mut shown, "one");
-        shown.proven();
+        assert_eq!(shown.ended(false), None);
         assert_eq!(shown.again(), 3);
         assert_eq!(read(&mut shown, "two"), "two");
+    }
+
+    #[test]
+    fn what_is_not_in_a_log_that_ends_before_it_is_told_once_the_log_is_over() {
+        let mut shown = Shown::default();
+        read(&mut shown, "stored, early");
+        // A server ended: what it had not seen yet may come.
+        shown.again();
+        assert_eq!(read(&mut shown, "stored, "), "");
+        assert_eq!(shown.ended(false), None);
+        assert_eq!(shown.again(), 0);
+        assert_eq!(read(&mut shown, "stored, "), "");
+        let told = String::from_utf8(shown.ended(true).unwrap().to_vec()).unwrap();
+        assert!(
+            told.starts_with("\n[kiln] the last 5 bytes above were never stored"),
+            "{told}"
+        );
+        assert_eq!((shown.end(), shown.again()), (8, 8));
     }
 
     #[test]
@@ -125,7 +158,7 @@ mod tests {
         for _ in 0..50 {
             shown.read(&Bytes::from(vec![b'x'; 100_000]));
         }
-        assert_eq!(shown.tail.len(), KEPT);
-        assert_eq!(shown.again(), 5_000_000 - KEPT as u64);
+        assert!((KEPT..=2 * KEPT).contains(&shown.tail.len()));
+        assert_eq!(shown.again(), 5_000_000 - shown.tail.len() as u64);
     }
 }

@@ -44,7 +44,8 @@ impl Engines {
         self.prepared().started()
     }
 
-    fn prepared(&self) -> Farm {
+    /// A server on them that does not run yet.
+    pub fn prepared(&self) -> Farm {
         let bucket = self.s3.bucket().expect("a bucket");
         let secret = self.files.path().join("s3-secret");
         fs::write(&secret, bucket.secret_key).expect("a file");
