@@ -13,7 +13,7 @@ use std::{
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
 use sqlx::{
     Any, AnyConnection, AnyPool, Connection as _, Describe, Either, Error, Execute, Executor,
-    SqlStr, Transaction,
+    Row as _, SqlStr, Transaction,
     any::{AnyPoolOptions, AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo},
     pool::{PoolConnection, PoolConnectionMetadata},
 };
@@ -82,7 +82,13 @@ impl Pool {
         &self,
         how: &'static str,
     ) -> Result<Transaction<'static, Any>, Error> {
-        self.gated(|| self.pool.begin_with(how)).await
+        let doubt = Doubt(&self.breaker);
+        let begun = self.gated(|| self.pool.begin_with(how)).await;
+        // Also when an error is the answer: of two tries the first may have been given up.
+        if begun.is_ok() {
+            std::mem::forget(doubt);
+        }
+        begun
     }
 
     async fn acquire(&self) -> Result<PoolConnection<Any>, Error> {
@@ -148,6 +154,17 @@ impl Pool {
     }
 }
 
+/// Somebody may give up in the middle of a `BEGIN`: dropped, all connections are doubted. The
+/// driver counts a transaction only from the answer on, so nothing would end that one, and
+/// what is written next on its connection would be committed by chance.
+struct Doubt<'a>(&'a Breaker);
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        self.0.broke(Instant::now());
+    }
+}
+
 /// Connections are tried before they are used, if there is doubt, and afterwards, and
 /// not for long.
 fn tested(options: AnyPoolOptions, breaker: &Arc<Breaker>) -> AnyPoolOptions {
@@ -158,7 +175,7 @@ fn tested(options: AnyPoolOptions, breaker: &Arc<Breaker>) -> AnyPoolOptions {
             let doubtful = known.idle_for >= FRESH || before.doubts(made(&known));
             async move {
                 if doubtful {
-                    is_there(connection).await
+                    is_free(connection).await
                 } else {
                     Ok(true)
                 }
@@ -179,6 +196,16 @@ async fn is_there(connection: &mut AnyConnection) -> Result<bool, Error> {
     answered
         .unwrap_or_else(|_| Err(late("no answer")))
         .map(|()| true)
+}
+
+/// Whether it is there, and in no transaction that somebody else left. A transaction's time is
+/// that of its first statement; this one is sent as one message, which has one time.
+async fn is_free(connection: &mut AnyConnection) -> Result<bool, Error> {
+    let asked = sqlx::raw_sql("SELECT now() = statement_timestamp()");
+    let answered = timeout(PING, connection.fetch_one(asked)).await;
+    answered
+        .unwrap_or_else(|_| Err(late("no answer")))?
+        .try_get(0)
 }
 
 impl<'p> Executor<'p> for &'p Pool {

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use kiln_objects::{
-    AppendError, Config, Held, Index as _, Objects, ReachError, S3Config, testing::S3,
-};
+use kiln_objects::{AppendError, Config, Held, Index as _, ReachError, S3Config, testing::S3};
 
 use crate::place::{FENCE, Place, START, ends_at, log, read, task};
 

@@ -23,9 +23,6 @@ use kiln_store::{
 
 pub const IMAGE: &str = "debian/bookworm";
 
-/// Renewals were received for a whole lease, until now.
-pub const HEARD: Option<Moment> = Some(Moment(i64::MAX));
-
 /// One for all tests of this process; it ends with it.
 static POSTGRES: LazyLock<Postgres> =
     LazyLock::new(|| Postgres::start().expect("PostgreSQL starts"));

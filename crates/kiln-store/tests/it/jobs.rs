@@ -9,7 +9,7 @@ use kiln_store::{
     testing,
 };
 
-use crate::farm::{Farm, HEARD, is_conflict, is_lost, is_not_found, new_job};
+use crate::farm::{Farm, is_conflict, is_lost, is_not_found, new_job};
 
 pub async fn a_job_goes_from_submit_to_success(farm: &Farm) {
     let ann = farm.user("ann").await;

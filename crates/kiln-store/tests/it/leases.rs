@@ -6,7 +6,7 @@ use kiln_core::{
 };
 use kiln_store::model::{Hello, LeaseKey, Moment, NewArtifact, Renewal, Renewed, TokenHash, Voice};
 
-use crate::farm::{Builder, Farm, HEARD, is_conflict, is_lost, is_not_found, state};
+use crate::farm::{Builder, Farm, is_conflict, is_lost, is_not_found, state};
 
 const LEASE: i64 = limits::LEASE_SECONDS as i64;
 /// Of a session that said hello once.
@@ -163,17 +163,10 @@ pub async fn a_reaper_that_stood_still_before_it_looked_ends_no_lease(farm: &Far
     let alder = farm.builder("alder", 1).await;
     farm.submit(ann).await;
     let fence = farm.assigned(&alder).await;
-    let heard = farm.store.now().await.unwrap();
-    // As if the lease had run out since.
     farm.pass(LEASE + 1).await;
-    assert!(
-        farm.store
-            .reap(Some(Moment(heard.0 - (LEASE + 1) * 1_000_000)))
-            .await
-            .unwrap()
-            .jobs
-            .is_empty()
-    );
+    // When it looked the lease had not run out.
+    let heard = Moment(farm.store.now().await.unwrap().0 - (LEASE + 1) * 1_000_000);
+    assert!(farm.store.reap(heard).await.unwrap().jobs.is_empty());
     assert_eq!(farm.renew(&alder, &[fence]).await, []);
 }
 

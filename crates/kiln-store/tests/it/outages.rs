@@ -1,6 +1,11 @@
 //! PostgreSQL that goes away while it is used, and comes again.
 
-use std::time::{Duration, Instant};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use kiln_core::job::JobStatus;
 use kiln_store::{Config, OpenError, Store, StoreError, model::Moment, testing::Postgres};
@@ -120,4 +125,35 @@ async fn a_restart_that_is_over_is_not_noticed() {
         .unwrap();
     let job = farm.submit(ann).await;
     assert_eq!(farm.status(job).await, JobStatus::Queued);
+}
+
+/// Gives something up when it was waited for so often.
+async fn given_up<T>(work: impl Future<Output = T>, mut often: u32) {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Pending if often > 0 => {
+            often -= 1;
+            Poll::Pending
+        }
+        _ => Poll::Ready(()),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_gives_up_while_a_transaction_begins_leaves_it_to_nobody() {
+    let postgres = Postgres::start().expect("PostgreSQL");
+    let farm = farm(&postgres).await;
+    for often in (0..8).cycle().take(80) {
+        given_up(farm.store.cancel_unserved(), often).await;
+    }
+    // More than there are connections, which are used one after the other.
+    for _ in 0..64 {
+        farm.store.ping().await.unwrap();
+    }
+    let left = postgres.sql(
+        &farm.config.url,
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%';",
+    );
+    assert_eq!(left.unwrap().trim(), "0");
 }

@@ -3,7 +3,7 @@
 use kiln_core::job::JobStatus;
 use kiln_store::{Config, OpenError, Store, testing::Postgres};
 
-use crate::farm::{Farm, HEARD};
+use crate::farm::Farm;
 
 const PAGE: &str = include_str!("../../../../docs/operator.md");
 

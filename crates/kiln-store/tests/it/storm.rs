@@ -14,7 +14,7 @@ use kiln_store::{
 };
 use tokio::task::JoinSet;
 
-use crate::farm::{Builder, Farm, HEARD, new_job, state};
+use crate::farm::{Builder, Farm, new_job, state};
 
 const BUILDERS: usize = 4;
 const JOBS: usize = 60;
