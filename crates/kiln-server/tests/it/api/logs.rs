@@ -177,7 +177,8 @@ async fn who_reads_a_log_more_slowly_than_it_grows_loses_it_with_the_token_too()
     let farm = Farm::new().await;
     let (worker, _, fence, log) = running(&farm, "w1").await;
     let text = "x".repeat(1 << 20);
-    for _ in 0..6 {
+    // More than there is room for on the way.
+    for _ in 0..32 {
         append(&farm, &worker, fence, &log, &text).await;
     }
     let token = farm.person("eve", "JOBS:RO LOGS:RO").await;
@@ -189,7 +190,7 @@ async fn who_reads_a_log_more_slowly_than_it_grows_loses_it_with_the_token_too()
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let rest = tokio::time::timeout(Duration::from_secs(10), body.collect());
     let rest = rest.await.expect("an end").unwrap().to_bytes();
-    assert!(rest.len() < 3 << 20, "{} bytes", rest.len());
+    assert!(rest.len() < 16 << 20, "{} bytes", rest.len());
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Logs that are gathered before they are appended, and shown early meanwhile.
 
+use std::time::Duration;
+
 use kiln_core::{farm::Fence, job::JobStatus};
 use kiln_vm::dummy::Dummy;
 use kiln_wire::{
@@ -80,9 +82,10 @@ async fn what_comes_while_an_append_is_on_its_way_is_shown_early_too() {
         )
     };
     let words = format!(
-        "echo one\n{}\necho two\n{}\necho three",
-        wait("two"),
-        wait("three")
+        "touch {}/runs\n{}\necho one\n{}\necho two",
+        dir.display(),
+        wait("one"),
+        wait("two")
     );
     let fence = farm.server.offer(1, &script(&words));
     let until = async |word: &str| {
@@ -94,17 +97,22 @@ async fn what_comes_while_an_append_is_on_its_way_is_shown_early_too() {
         };
         soon(farm.server.until(came)).await;
     };
-    until("one").await;
+    let runs = async {
+        while !dir.join("runs").exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon(runs).await;
     farm.server.faults(|faults| faults.no_space_for_logs = true);
+    std::fs::write(dir.join("one"), "").unwrap();
+    // That is appended again and again now, and what follows is not.
+    until("one").await;
     std::fs::write(dir.join("two"), "").unwrap();
     until("two").await;
-    // That is appended again and again now, and what follows is not.
-    std::fs::write(dir.join("three"), "").unwrap();
-    until("three").await;
     farm.server
         .faults(|faults| faults.no_space_for_logs = false);
     soon(farm.server.end(fence)).await;
-    assert!(spoken(&farm.server.log(fence, Some("build"))).ends_with("three\n"));
+    assert!(spoken(&farm.server.log(fence, Some("build"))).ends_with("two\n"));
     farm.drained().await;
 }
 
