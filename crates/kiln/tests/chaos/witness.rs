@@ -23,19 +23,25 @@ begin() {
 	out=$trace/$JOB_ID.$fence.$task
 	printf 'started %s %s %s %s\n' "$EPOCHREALTIME" "$JOB_ID" "$fence" "$task" >>"$trace/events"
 }
+write() {
+	printf '%s\n' "$1"
+	printf '%s\n' "$1" >>"$out"
+}
 say() {
-	local line number pause
+	local number pause
 	pause=$(($2 / 1000)).$(printf %03d $(($2 % 1000)))
 	for ((number = 1; number <= $1; number++)); do
-		line="$JOB_ID/$fence/$task says $number"
-		printf '%s\n' "$line"
-		printf '%s\n' "$line" >>"$out"
+		write "$JOB_ID/$fence/$task says $number"
 		[ "$2" -eq 0 ] || sleep "$pause"
 	done
 }
 much() { seq -f "$JOB_ID/$fence/$task %.0f has much to say, and says it at once" "$1" | tee -a "$out"; }
 stay() {
-	while sleep 1; do say 1 0; done
+	local second
+	for ((second = 1; ; second++)); do
+		sleep 1
+		write "$JOB_ID/$fence/$task stays for the ${second}th second"
+	done
 }
 finish() {
 	printf 'ended %s %s %s %s\n' "$EPOCHREALTIME" "$JOB_ID" "$fence" "$task" >>"$trace/events"
