@@ -1,5 +1,7 @@
 //! Why a use case was not done: one enum for HTTP and GraphQL.
 
+use std::io::ErrorKind;
+
 use axum::{
     Json,
     http::{StatusCode, header},
@@ -40,6 +42,9 @@ pub(crate) enum Error {
     /// This farm can't do that yet.
     #[error("{0}")]
     NotYet(&'static str),
+    /// The storage has lost it: trying again is of no use.
+    #[error("{0}")]
+    Gone(&'static str),
     /// The farm's own fault. The log tells more.
     #[error("the farm's storage does not answer; try again in a moment")]
     Unavailable,
@@ -54,6 +59,20 @@ impl Error {
         }
     }
 
+    /// Bytes of a log can't be read. Whoever kept them may have lost them, or others may be there
+    /// in their place.
+    pub(crate) fn of_log(error: std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+                tracing::error!("what was stored of a log can't be read any more: {error}");
+                Self::Gone(
+                    "the farm's storage has lost what comes here in this log, or has other bytes in its place; its operator finds out more with kiln admin check",
+                )
+            }
+            _ => error.into(),
+        }
+    }
+
     /// The name of it for programs: `extensions.code`.
     pub(crate) fn code(&self) -> &'static str {
         match self {
@@ -63,6 +82,7 @@ impl Error {
             Self::Invalid { .. } => "BAD_INPUT",
             Self::Conflict(_) => "CONFLICT",
             Self::NotYet(_) => "NOT_SUPPORTED",
+            Self::Gone(_) => "GONE",
             Self::Unavailable => "UNAVAILABLE",
         }
     }
@@ -75,6 +95,7 @@ impl Error {
             Self::Hidden(_) => StatusCode::NOT_FOUND,
             Self::Invalid { .. } | Self::NotYet(_) => StatusCode::BAD_REQUEST,
             Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Gone(_) => StatusCode::GONE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

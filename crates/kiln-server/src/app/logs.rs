@@ -144,7 +144,8 @@ impl Log {
             let part = bytes[within(from)..within(to)].to_vec();
             return Ok(Box::new(std::io::Cursor::new(part)));
         }
-        Ok(state.objects.read(&self.name, from, to).await?)
+        let read = state.objects.read(&self.name, from, to).await;
+        read.map_err(Error::of_log)
     }
 
     /// Where to begin to read for this line, from 1: a byte, and the number of the line that it

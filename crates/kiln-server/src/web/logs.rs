@@ -10,14 +10,18 @@
 //!
 //! But for that only what is stored is served, and a byte once served never changes.
 
+use std::io::Cursor;
+
 use axum::{
     body::Body,
     extract::{Path, RawQuery, State},
     http::{HeaderMap, StatusCode, header},
     response::Response,
 };
+use bytes::BytesMut;
 use futures_util::stream;
 use kiln_core::farm::JobId;
+use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
 use super::{
@@ -34,6 +38,8 @@ use crate::{
     state::Shared,
 };
 
+/// What is read before there is an answer, at most.
+const CHUNK: usize = 64 << 10;
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Which log, and by what right.
@@ -150,7 +156,17 @@ async fn bytes(
         let range = format!("bytes {from}-{}/{length}", to.saturating_sub(1));
         builder = builder.header(header::CONTENT_RANGE, range);
     }
-    let reader = log.read(state, from, to).await?;
+    let mut reader = log.read(state, from, to).await?;
+    // Once the head is sent only the connection's end says that something failed. Who was broken
+    // off so asks again, from the last byte on that it has, and is told why here.
+    let mut first = BytesMut::with_capacity(CHUNK);
+    while first.len() < 2 {
+        let read = reader.read_buf(&mut first).await;
+        if read.map_err(Error::of_log)? == 0 {
+            break;
+        }
+    }
+    let reader = Cursor::new(first).chain(reader);
     Ok(answer::with(
         builder,
         Body::from_stream(ReaderStream::new(reader)),

@@ -1,6 +1,6 @@
 //! Two servers in this process, on one PostgreSQL and one bucket, and a bus.
 
-use std::sync::OnceLock;
+use std::{path::PathBuf, sync::OnceLock};
 
 use http::Request;
 use kiln_bus::{
@@ -48,6 +48,8 @@ pub(crate) struct Two {
     /// One more member of the bus.
     pub(crate) third: Bus,
     pub(crate) token: String,
+    /// Where the bucket's objects are files.
+    pub(crate) bucket: PathBuf,
 }
 
 impl Two {
@@ -70,7 +72,9 @@ impl Two {
         let owner = store.add_user("ann", "ann@example.org", false).await;
         let owner = owner.unwrap().id;
         let [first, second] = buses;
-        let bucket = kiln_objects::Config::S3(objects().bucket().unwrap());
+        let bucket = objects().bucket().unwrap();
+        let directory = objects().directory(&bucket);
+        let bucket = kiln_objects::Config::S3(bucket);
         let on = |config: &mut kiln_server::Config, bus| {
             config.objects = bucket.clone();
             config.bus = bus;
@@ -84,6 +88,7 @@ impl Two {
             redis,
             third,
             token,
+            bucket: directory,
         }
     }
 
