@@ -36,7 +36,7 @@ impl Store {
         }
         write!(self, |tx| {
             let mut changed = Changed::default();
-            shorten(tx).await?;
+            shorten(tx, heard).await?;
             for (fence, job, next) in over(tx, heard).await? {
                 let reason = Some(next.reason.as_str());
                 moves::end_lease(tx, fence, Outcome::Reaped, reason, &mut changed).await?;
@@ -160,13 +160,15 @@ impl Store {
 
 /// No lease lasts longer than a whole one, and nobody was seen in the future: where it seems so,
 /// the database's clock was put back. A worker that is lost would not be missed, and given jobs.
-async fn shorten(tx: &mut Tx) -> Result<(), StoreError> {
+/// That it was is believed only when renewals were received for a whole lease since.
+async fn shorten(tx: &mut Tx, heard: Moment) -> Result<(), StoreError> {
+    let now = tx.now.0.max(heard.0);
     sqlx::query("UPDATE attempts SET expires = $1 WHERE ended IS NULL AND expires > $1")
-        .bind(tx.now.0 + LEASE)
+        .bind(now + LEASE)
         .execute(&mut **tx)
         .await?;
     sqlx::query("UPDATE sessions SET seen = $1 WHERE ended IS NULL AND seen > $1")
-        .bind(tx.now.0)
+        .bind(now)
         .execute(&mut **tx)
         .await?;
     Ok(())

@@ -228,6 +228,19 @@ pub async fn a_clock_that_was_put_back_keeps_no_lease_of_who_is_gone(farm: &Farm
     assert_eq!(farm.reap().await.jobs, [job]);
 }
 
+pub async fn a_clock_that_is_behind_for_a_moment_makes_no_lease_shorter(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    farm.submit(ann).await;
+    farm.assigned(&alder).await;
+    farm.pass(-3600).await;
+    // What a reaper saw just before.
+    let heard = Moment(farm.store.now().await.unwrap().0 + 3600 * 1_000_000);
+    assert!(farm.store.reap(heard).await.unwrap().jobs.is_empty());
+    farm.pass(3600).await;
+    assert!(farm.reap().await.jobs.is_empty());
+}
+
 async fn lose(farm: &Farm, builder: &Builder, job: JobId) {
     farm.renew(builder, &[]).await;
     farm.store.assign().await.unwrap();

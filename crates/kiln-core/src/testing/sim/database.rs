@@ -374,13 +374,15 @@ impl Database {
 
     /// Ends what is over.
     pub fn reap(&mut self, heard: i64, now: i64) {
+        // A clock that is behind for a moment makes no lease shorter.
+        let known = heard.max(now);
         for fence in &self.open {
             if let Some(row) = self.rows.get_mut(fence) {
-                row.expires = row.expires.min(now + LEASE);
+                row.expires = row.expires.min(known + LEASE);
             }
         }
         for session in self.sessions.values_mut() {
-            session.seen = session.seen.min(now);
+            session.seen = session.seen.min(known);
         }
         let mut over = Vec::new();
         for fence in &self.open {
