@@ -133,13 +133,15 @@ async fn free_slots(tx: &mut Tx) -> Result<Free, StoreError> {
                 FROM sessions s JOIN workers w ON w.id = s.worker_id
                 LEFT JOIN (SELECT session_id, COUNT(*) AS held FROM attempts
                     WHERE ended IS NULL GROUP BY session_id) h ON h.session_id = s.id
-                WHERE s.ended IS NULL AND s.seen > $1 AND s.mood = 'ready'
+                WHERE s.ended IS NULL AND s.seen > $1 AND s.seen <= $3 AND s.mood = 'ready'
                   AND w.revoked = 0 AND w.paused IS NULL) q
             WHERE free > 0) p
          WHERE place <= $2 ORDER BY id",
     )
     .bind(tx.now.0 - LEASE)
     .bind(LOOKED_AT)
+    // Who was seen in the future was so before the clock was put back, and not since.
+    .bind(tx.now.0)
     .fetch_all(&mut **tx)
     .await?;
     let mut all = Free {

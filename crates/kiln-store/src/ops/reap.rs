@@ -167,8 +167,9 @@ async fn shorten(tx: &mut Tx, heard: Moment) -> Result<(), StoreError> {
         .bind(now + LEASE)
         .execute(&mut **tx)
         .await?;
-    sqlx::query("UPDATE sessions SET seen = $1 WHERE ended IS NULL AND seen > $1")
+    sqlx::query("UPDATE sessions SET seen = $2 WHERE ended IS NULL AND seen > $1")
         .bind(now)
+        .bind(now - LEASE)
         .execute(&mut **tx)
         .await?;
     Ok(())

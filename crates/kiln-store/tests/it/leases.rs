@@ -228,6 +228,20 @@ pub async fn a_clock_that_was_put_back_keeps_no_lease_of_who_is_gone(farm: &Farm
     assert_eq!(farm.reap().await.jobs, [job]);
 }
 
+pub async fn who_was_seen_before_a_clock_was_put_back_gets_jobs_when_it_is_seen_again(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    farm.pass(-3600).await;
+    for _ in 0..2 {
+        farm.store.assign().await.unwrap();
+        assert_eq!(farm.status(job).await, JobStatus::Queued);
+        farm.reap().await;
+    }
+    farm.renew(&alder, &[]).await;
+    farm.assigned(&alder).await;
+}
+
 pub async fn a_clock_that_is_behind_for_a_moment_makes_no_lease_shorter(farm: &Farm) {
     let ann = farm.user("ann").await;
     let alder = farm.builder("alder", 1).await;

@@ -309,8 +309,9 @@ impl Database {
     }
 
     fn free(&self, now: i64) -> Vec<Slots> {
-        let here =
-            |(_, session): &(&SessionId, &Session)| session.ready && session.seen > now - LEASE;
+        let here = |(_, session): &(&SessionId, &Session)| {
+            session.ready && session.seen > now - LEASE && session.seen <= now
+        };
         let slots = self.sessions.iter().filter(here).map(|(id, session)| {
             let held = u32::try_from(self.leases(id).len()).unwrap_or(u32::MAX);
             Slots {
@@ -382,7 +383,9 @@ impl Database {
             }
         }
         for session in self.sessions.values_mut() {
-            session.seen = session.seen.min(known);
+            if session.seen > known {
+                session.seen = known - LEASE;
+            }
         }
         let mut over = Vec::new();
         for fence in &self.open {
