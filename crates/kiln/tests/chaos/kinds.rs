@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{farm::worker_name, plan::Size, random::Random};
+use kiln_core::testing::random::Random;
+
+use super::{farm::worker_name, plan::Size};
 
 /// Between two faults at one place.
 const BETWEEN: Duration = Duration::from_secs(3);

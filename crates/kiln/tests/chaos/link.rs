@@ -16,6 +16,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use kiln_core::testing::random::Random;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
@@ -23,10 +24,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{
-    random::Random,
-    tap::{self, Direction, Tap, Tapped},
-};
+use super::tap::{self, Direction, Tap, Tapped};
 
 /// How often a server is asked whether it is ready, and how long it may take to say so.
 const ASK: Duration = Duration::from_secs(2);

@@ -34,7 +34,6 @@ mod kinds;
 mod link;
 mod plan;
 mod process;
-mod random;
 mod record;
 mod run;
 mod tap;

@@ -2,12 +2,9 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use kiln_core::job::JobStatus;
+use kiln_core::{job::JobStatus, testing::random::Random};
 
-use super::{
-    kinds::{Fault, Kind, Shape},
-    random::Random,
-};
+use super::kinds::{Fault, Kind, Shape};
 
 /// How long a run is, and of how much.
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,7 @@ use std::{
 
 use kiln_store::testing::Postgres;
 
-use crate::harness::{Farm, Running};
+use crate::harness::Farm;
 
 /// Where the server listens, in its own network.
 const ADDRESS: &str = "10.77.0.1:8080";
@@ -109,18 +109,6 @@ fn farm(networks: &Networks, postgres: &Postgres, socket: &Path) -> Farm {
         .started()
 }
 
-fn worker(farm: &Farm, network: &str, name: &str, server: &str) -> Running {
-    let token = farm.worker_token(name);
-    let worker = farm
-        .worker_command(name, server, &token)
-        .arg("--insecure")
-        .through(Networks::inside(network))
-        .takes_turns(true)
-        .start();
-    worker.wait_for_stderr("knows this worker as");
-    worker
-}
-
 /// What the guest of a job heard: its own job, and nothing else.
 fn asks(farm: &Farm) {
     let submitted = farm.submit(ASKS).arg("--follow").expect_success();
@@ -151,11 +139,11 @@ fn a_job_runs_on_a_worker_that_can_open_one_connection_or_none() {
         .expect_success();
 
     let url = format!("http://{ADDRESS}");
-    let one = worker(&farm, &networks.worker, "one", &url);
+    let one = farm.worker_inside(Networks::inside(&networks.worker), "one", &url);
     asks(&farm);
     drop(one);
 
     let server = format!("unix:{}", socket.display());
-    let _none = worker(&farm, &networks.nowhere, "none", &server);
+    let _none = farm.worker_inside(Networks::inside(&networks.nowhere), "none", &server);
     asks(&farm);
 }

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::{
     farm_isolated::Networks,
-    harness::{Engines, Farm, Proxy, Running, socket},
+    harness::{Engines, Farm, Proxy, socket},
 };
 
 /// Where the proxy listens in its own network.
@@ -23,18 +23,6 @@ artifacts:
 
 fn manifest() -> String {
     COUNTS.replace("done\n", "done | tee ~/counted\n")
-}
-
-fn worker(farm: &Farm, network: &str, name: &str, server: &str) -> Running {
-    let token = farm.worker_token(name);
-    let worker = farm
-        .worker_command(name, server, &token)
-        .arg("--insecure")
-        .through(Networks::inside(network))
-        .takes_turns(true)
-        .start();
-    worker.wait_for_stderr("knows this worker as");
-    worker
 }
 
 #[track_caller]
@@ -59,10 +47,9 @@ fn a_server_that_is_killed_during_a_build_is_missed_by_nobody_while_there_is_ano
 
     // One has a network with one way to the proxy, the other has none.
     let through = format!("http://{ADDRESS}");
-    let near = worker(&one, &networks.worker, "near", &through);
-    let far = worker(
-        &one,
-        &networks.nowhere,
+    let near = one.worker_inside(Networks::inside(&networks.worker), "near", &through);
+    let far = one.worker_inside(
+        Networks::inside(&networks.nowhere),
         "far",
         &format!("unix:{}", at("proxy").display()),
     );

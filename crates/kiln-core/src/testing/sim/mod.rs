@@ -79,7 +79,7 @@ pub enum Broken {
     StoredLate,
     /// Leases end although renewals could not be received.
     ReapedEarly,
-    /// Whether they could was asked before, and is taken for now.
+    /// What the reaper saw when it looked is believed of the moment in which it reaps.
     LookBelieved,
     /// The first task starts without waiting for `begun`.
     StartedEarly,

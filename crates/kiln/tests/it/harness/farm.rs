@@ -326,6 +326,19 @@ impl Farm {
         worker
     }
 
+    /// The same in another network: `inside` are the words that start a program there.
+    pub fn worker_inside(&self, inside: Vec<OsString>, name: &str, server: &str) -> Running {
+        let token = self.worker_token(name);
+        let worker = self
+            .worker_command(name, server, &token)
+            .arg("--insecure")
+            .through(inside)
+            .takes_turns(true)
+            .start();
+        worker.wait_for_stderr("knows this worker as");
+        worker
+    }
+
     /// The same on the dummy machine: no guest, no waiting.
     pub fn dummy_worker(&self, name: &str) -> Running {
         let token = self.worker_token(name);
