@@ -34,6 +34,8 @@ pub const ATTEMPTS: u32 = 3;
 pub const LEASE_SECONDS: u64 = 30;
 /// A worker renews so often, in seconds.
 pub const RENEW_SECONDS: u64 = 5;
+/// Who was not heard of for so long, in seconds, gets no jobs: three renewals did not come.
+pub const SILENT_SECONDS: u64 = 3 * RENEW_SECONDS;
 /// How many kinds of jobs, by what they ask of a worker, one share may have queued at
 /// once: a pass looks at each kind.
 pub const KINDS: u32 = 256;

@@ -19,7 +19,7 @@ use sqlx::Row as _;
 use super::{
     chunks::{self, When},
     counts::Counts,
-    sessions::LEASE,
+    sessions::{LEASE, SILENT},
 };
 use crate::{
     Store, StoreError,
@@ -121,7 +121,7 @@ impl Store {
     }
 }
 
-/// Sessions that are here, ready, and have fewer leases than they have room for. Of those
+/// Sessions that were heard of lately, are ready, and have fewer leases than they have room for. Of those
 /// that are alike the first few, with the most room.
 async fn free_slots(tx: &mut Tx) -> Result<Free, StoreError> {
     let rows = sqlx::query(
@@ -138,7 +138,7 @@ async fn free_slots(tx: &mut Tx) -> Result<Free, StoreError> {
             WHERE free > 0) p
          WHERE place <= $2 ORDER BY id",
     )
-    .bind(tx.now.0 - LEASE)
+    .bind(tx.now.0 - SILENT)
     .bind(LOOKED_AT)
     // Who was seen in the future was so before the clock was put back, and not since.
     .bind(tx.now.0)

@@ -15,6 +15,8 @@ use crate::{
 
 /// A lease, in microseconds. A session that said nothing for so long is not here.
 pub(crate) const LEASE: i64 = limits::LEASE_SECONDS as i64 * SECOND;
+/// One that said nothing for so long gets no jobs, in microseconds.
+pub(crate) const SILENT: i64 = limits::SILENT_SECONDS as i64 * SECOND;
 
 impl Store {
     /// A session says hello with the leases it believes to have. Gives those that

@@ -242,6 +242,18 @@ pub async fn who_was_seen_before_a_clock_was_put_back_gets_jobs_when_it_is_seen_
     farm.assigned(&alder).await;
 }
 
+pub async fn who_missed_three_renewals_gets_jobs_when_it_is_seen_again(farm: &Farm) {
+    let ann = farm.user("ann").await;
+    let alder = farm.builder("alder", 1).await;
+    let job = farm.submit(ann).await;
+    farm.pass(15).await;
+    farm.store.assign().await.unwrap();
+    assert_eq!(farm.status(job).await, JobStatus::Queued);
+    farm.renew(&alder, &[]).await;
+    farm.pass(10).await;
+    farm.assigned(&alder).await;
+}
+
 pub async fn a_clock_that_is_behind_for_a_moment_makes_no_lease_shorter(farm: &Farm) {
     let ann = farm.user("ann").await;
     let alder = farm.builder("alder", 1).await;

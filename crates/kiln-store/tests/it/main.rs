@@ -89,6 +89,7 @@ on_every_engine! {
         a_reaper_that_stood_still_before_it_looked_ends_no_lease,
         many_sessions_renew_at_once_and_each_is_told_its_own,
         a_clock_that_was_put_back_keeps_no_lease_of_who_is_gone,
+        who_missed_three_renewals_gets_jobs_when_it_is_seen_again,
         who_was_seen_before_a_clock_was_put_back_gets_jobs_when_it_is_seen_again,
         a_clock_that_is_behind_for_a_moment_makes_no_lease_shorter,
         a_lost_job_goes_back_until_it_was_lost_too_often,

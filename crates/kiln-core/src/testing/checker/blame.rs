@@ -1,6 +1,6 @@
 //! Jobs that ended otherwise than they should, and whether a fault explains it.
 
-use super::{Event, Facts, Job, Promises, Report, Rule};
+use super::{Attempt, Event, Facts, Job, Promises, Report, Rule};
 use crate::job::JobStatus;
 
 pub(super) fn check(facts: &Facts<'_>, promises: &Promises, report: &mut Report) {
@@ -33,19 +33,19 @@ fn was_asked_for(job: &Job<'_>) -> bool {
     job.entries.iter().any(|entry| asked(&entry.event))
 }
 
-/// Whether a fault touched the worker while it had the last attempt, by which a job fails.
-/// One that never began may have been given to a session that a fault had ended.
+/// Whether a fault touched the worker while it had the attempt by which a job fails. One
+/// that never began fails by as many as there may be: each of them counts.
 fn is_explained(facts: &Facts<'_>, promises: &Promises, job: &Job<'_>, ended: u64) -> bool {
-    let Some(last) = job.attempts.last() else {
-        return false;
+    let begun = |event: &Event| matches!(event, Event::Begun { .. });
+    let is_touched = |attempt: &Attempt<'_>, since| {
+        facts.touched(attempt.worker, since, attempt.released.unwrap_or(ended))
     };
-    let began = job
-        .entries
-        .iter()
-        .any(|entry| matches!(entry.event, Event::Begun { fence, .. } if fence == last.fence));
-    let since = match began {
-        true => last.claimed,
-        false => last.claimed.saturating_sub(promises.aftermath),
-    };
-    facts.touched(last.worker, since, last.released.unwrap_or(ended))
+    if job.entries.iter().any(|entry| begun(&entry.event)) {
+        let last = job.attempts.last();
+        return last.is_some_and(|last| is_touched(last, last.claimed));
+    }
+    // They may have been given to a session that a fault had ended.
+    let since = |attempt: &Attempt<'_>| attempt.claimed.saturating_sub(promises.aftermath);
+    let mut attempts = job.attempts.iter();
+    attempts.any(|attempt| is_touched(attempt, since(attempt)))
 }

@@ -419,7 +419,7 @@ fn a_fault_before_an_attempt_explains_only_that_it_never_began() {
 }
 
 #[test]
-fn a_fault_of_an_earlier_attempt_explains_nothing() {
+fn a_fault_of_an_earlier_attempt_explains_only_that_there_were_too_few() {
     let released = Event::Released {
         job: JOB,
         fence: ONE,
@@ -431,8 +431,10 @@ fn a_fault_of_an_earlier_attempt_explains_nothing() {
         worker: "two".to_owned(),
     };
     let [began, over] = fault("one");
-    let between = [claimed(JOB, ONE), began, over, released, other];
-    assert_eq!(broken(ends_as(Failed, between)), only(Rule::Blame));
+    let between = [claimed(JOB, ONE), began, over, released, other].to_vec();
+    let runs = [between.clone(), vec![begun(TWO, 0)]].concat();
+    assert_eq!(broken(ends_as(Failed, runs)), only(Rule::Blame));
+    assert_eq!(broken(ends_as(Failed, between)), BTreeSet::new());
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::{
 
 /// A lease, in microseconds.
 const LEASE: i64 = limits::LEASE_SECONDS as i64 * 1_000_000;
+const SILENT: i64 = limits::SILENT_SECONDS as i64 * 1_000_000;
 
 /// A job's row.
 pub(super) struct Job {
@@ -310,7 +311,7 @@ impl Database {
 
     fn free(&self, now: i64) -> Vec<Slots> {
         let here = |(_, session): &(&SessionId, &Session)| {
-            session.ready && session.seen > now - LEASE && session.seen <= now
+            session.ready && session.seen > now - SILENT && session.seen <= now
         };
         let slots = self.sessions.iter().filter(here).map(|(id, session)| {
             let held = u32::try_from(self.leases(id).len()).unwrap_or(u32::MAX);

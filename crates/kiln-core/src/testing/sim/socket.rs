@@ -6,10 +6,10 @@ use super::{
     SECOND, SLOTS, Sim, server, worker,
     world::{Due, What, Who},
 };
-use crate::farm::{Fence, JobId, SessionId};
+use crate::farm::{Fence, JobId, SessionId, limits};
 
 /// After so long without a word each end leaves: three renewals.
-pub(super) const SILENCE: u64 = 15 * SECOND;
+pub(super) const SILENCE: u64 = limits::SILENT_SECONDS * SECOND;
 
 /// What a worker says.
 #[derive(Debug, Clone)]
