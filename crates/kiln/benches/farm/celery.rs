@@ -20,7 +20,11 @@ use crate::{
 };
 
 /// What is installed from PyPI, in a place of its own.
-pub const PACKAGES: [&str; 3] = ["celery==5.7.0", "redis==6.4.0", "psycopg[binary]==3.3.9"];
+pub const PACKAGES: [&str; 3] = [
+    "celery[redis]==5.7.0",
+    "redis==6.4.0",
+    "psycopg[binary]==3.3.9",
+];
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/farm/celery_bench.py");
 /// Tasks before a round, so that each process of the worker has had something to do.
 const WARM: usize = 200;
