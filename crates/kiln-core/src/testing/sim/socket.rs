@@ -17,6 +17,8 @@ pub(super) enum Up {
     Hello(Vec<Fence>),
     Renew(Vec<Fence>),
     Ready(bool),
+    /// The process has ended: its host says so after all that it had sent.
+    End,
 }
 
 /// What a server says.
@@ -71,6 +73,8 @@ pub(super) struct Seat {
     known: BTreeSet<Fence>,
     heard: u64,
     last: u64,
+    /// When what was heard last is done: one after the other.
+    done: u64,
 }
 
 impl Seat {
@@ -82,6 +86,7 @@ impl Seat {
             known: BTreeSet::new(),
             heard: now,
             last: now,
+            done: now,
         }
     }
 }
@@ -127,8 +132,10 @@ impl Sim {
     /// A worker has said something: the server does it by the database a little later.
     pub fn heard_up(&mut self, place: usize, id: u64, message: Up) {
         if let Some(seat) = self.servers[place].seats.get_mut(&id) {
-            seat.heard = self.world.now;
-            let wait = self.world.soon();
+            let now = self.world.now;
+            seat.heard = now;
+            seat.done = (now + self.world.soon()).max(seat.done + 1);
+            let wait = seat.done - now;
             self.tell_server(place, wait, server::What::Does(id, message));
         }
     }
@@ -138,16 +145,11 @@ impl Sim {
             return;
         };
         let now = self.world.database_now();
-        if !self.reaches(place) {
-            // A hello is refused then; whatever else is not answered comes again.
-            if matches!(message, Up::Hello(_)) {
-                self.close(place, id);
-            } else if matches!(message, Up::Renew(_)) {
-                self.servers[place].reception.broke_off();
-            }
-            return;
-        }
         match message {
+            Up::End => {
+                self.servers[place].seats.remove(&id);
+            }
+            _ if !self.reaches(place) => self.leaves_undone(place, id, message),
             Up::Hello(leases) => {
                 let who = (seat.worker, SLOTS);
                 let (lost, voice) = self.database.hello(&seat.session, who, leases, now);
@@ -166,6 +168,15 @@ impl Sim {
                 self.say_down(place, id, Down::Renewed(lost));
             }
             Up::Ready(ready) => self.database.set_ready(&seat.session, *ready, now),
+        }
+    }
+
+    /// A hello is refused then; whatever else is not answered comes again.
+    fn leaves_undone(&mut self, place: usize, id: u64, message: &Up) {
+        match message {
+            Up::Hello(_) => self.close(place, id),
+            Up::Renew(_) => self.servers[place].reception.broke_off(),
+            Up::Ready(_) | Up::End => {}
         }
     }
 

@@ -103,12 +103,11 @@ impl Sim {
     }
 
     pub fn kill_worker(&mut self, place: usize) {
+        self.say_up(place, Up::End);
         let worker = &mut self.workers[place];
         worker.process.kill();
         worker.runs.clear();
-        if let Some(socket) = worker.socket.take() {
-            self.servers[socket.server].seats.remove(&socket.id);
-        }
+        worker.socket = None;
     }
 
     /// It takes no more jobs, and starts anew when it has none.

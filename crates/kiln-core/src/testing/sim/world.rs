@@ -158,12 +158,15 @@ impl World {
     }
 
     /// How long a request or an answer takes that has a connection of its own; none when it
-    /// never comes.
+    /// never comes: that some don't is a fault too, and ends with the others.
     pub fn travel(&mut self, worker: Option<usize>, server: usize) -> Option<u64> {
         let wait = match worker {
             Some(worker) => self.pipe(worker, server)?,
             None => self.soon(),
         };
+        if self.over.is_some() {
+            return Some(wait);
+        }
         match self.random.within(0, 300) {
             0..2 => None,
             2..4 => Some(wait + self.random.within(SECOND, 50 * SECOND)),
