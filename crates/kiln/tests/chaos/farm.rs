@@ -30,8 +30,9 @@ use super::{
 const SERVERS: usize = 2;
 const WORKERS: usize = 4;
 const SLOTS: u32 = 4;
-/// A worker's disk, in MiB: the spool of each job takes 65 at once.
-const DISK: u32 = 300;
+/// A worker's disk, in MiB: the spool of each job takes 65 at once, and that of the one before
+/// goes when the next one may have come.
+const DISK: u32 = 600;
 
 pub struct Server {
     pub process: Process,
