@@ -121,8 +121,8 @@ impl Store {
     }
 }
 
-/// Sessions that were heard of lately, are ready, and have fewer leases than they have room for. Of those
-/// that are alike the first few, with the most room.
+/// Sessions that were heard of lately, are ready, and have fewer leases than they have room
+/// for. Of those that are alike the first few, with the most room.
 async fn free_slots(tx: &mut Tx) -> Result<Free, StoreError> {
     let rows = sqlx::query(
         "SELECT id, labels, free, worker_id, name FROM (
