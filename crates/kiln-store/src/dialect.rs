@@ -17,13 +17,17 @@ const WRITER: &str = "SELECT pg_advisory_xact_lock(1802071150)";
 /// One text for both engines that reads `$1`, a JSON array, as rows: where it says `EACH`
 /// are its members, as `e.value`. What belongs together is so written by one statement,
 /// however much there is of it.
+///
+/// PostgreSQL takes a condition of this form for one that hardly any row meets, whatever it
+/// says, and so expects one member instead of a hundred: see [`Engine::settings`].
 macro_rules! each {
     ($engine:expr, $($text:tt)+) => {
         match $engine {
             $crate::dialect::Engine::Sqlite =>
                 $crate::dialect::each!(@ "json_each($1) AS e", $($text)+),
             $crate::dialect::Engine::Postgres => $crate::dialect::each!(
-                @ "jsonb_array_elements(CAST($1 AS jsonb)) AS e", $($text)+),
+                @ "(SELECT value FROM jsonb_array_elements(CAST($1 AS jsonb))
+                    WHERE (value = value) IS TRUE) AS e", $($text)+),
         }
     };
     (@ $rows:literal, $head:literal EACH $tail:literal) => {
@@ -54,8 +58,13 @@ impl Engine {
             }
             // A server that freezes, or is cut off, in the middle of a transaction must
             // not stop the others for long.
+            //
+            // What it knows of a table's size is a minute old, and a plan stays that was made
+            // when the table was small: then it reads the whole queue for one job. But all
+            // that is asked here is for a few rows by their keys.
             Self::Postgres => {
-                "SET lock_timeout = '20s'; SET statement_timeout = '60s'; \
+                "SET enable_seqscan = off; SET enable_mergejoin = off; SET jit = off; \
+                 SET lock_timeout = '20s'; SET statement_timeout = '60s'; \
                  SET idle_in_transaction_session_timeout = '15s'; \
                  SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; \
                  SET tcp_keepalives_count = 3; SET tcp_user_timeout = 20000; \

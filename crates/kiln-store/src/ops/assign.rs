@@ -124,18 +124,21 @@ impl Store {
 /// Sessions that were heard of lately, are ready, and have fewer leases than they have room
 /// for. Of those that are alike the first few, with the most room.
 async fn free_slots(tx: &mut Tx) -> Result<Free, StoreError> {
+    // A sum, and no join with the leases; `revoked < 1`, for there is an index of those that
+    // are `= 0`: PostgreSQL may take sessions for few, and would read all of it for each.
     let rows = sqlx::query(
         "SELECT id, labels, free, worker_id, name FROM (
             SELECT q.*, ROW_NUMBER() OVER (PARTITION BY labels ORDER BY free DESC, id) AS place
-            FROM (SELECT s.id, s.labels, w.id AS worker_id, w.name,
-                    CASE WHEN s.capacity < s.slots THEN s.capacity ELSE s.slots END
-                        - COALESCE(h.held, 0) AS free
-                FROM sessions s JOIN workers w ON w.id = s.worker_id
-                LEFT JOIN (SELECT session_id, COUNT(*) AS held FROM attempts
-                    WHERE ended IS NULL GROUP BY session_id) h ON h.session_id = s.id
-                WHERE s.ended IS NULL AND s.seen > $1 AND s.seen <= $3 AND s.mood = 'ready'
-                  AND w.revoked = 0 AND w.paused IS NULL) q
-            WHERE free > 0) p
+            FROM (SELECT id, MAX(labels) AS labels, CAST(SUM(free) AS BIGINT) AS free,
+                    MAX(worker_id) AS worker_id, MAX(name) AS name
+                FROM (SELECT s.id, s.labels, w.id AS worker_id, w.name,
+                        CASE WHEN s.capacity < s.slots THEN s.capacity ELSE s.slots END AS free
+                    FROM sessions s JOIN workers w ON w.id = s.worker_id
+                    WHERE s.ended IS NULL AND s.seen > $1 AND s.seen <= $3 AND s.mood = 'ready'
+                      AND w.revoked < 1 AND w.paused IS NULL
+                    UNION ALL SELECT session_id, NULL, NULL, NULL, -1
+                    FROM attempts WHERE ended IS NULL) parts
+                GROUP BY id HAVING MAX(labels) IS NOT NULL AND SUM(free) > 0) q) p
          WHERE place <= $2 ORDER BY id",
     )
     .bind(tx.now.0 - SILENT)
@@ -393,7 +396,7 @@ async fn write_attempts(tx: &mut Tx, values: &[Value]) -> Result<Vec<i64>, Store
             ended = NULL, attempts = attempts + 1, tries = tries + 1, image_digest = NULL,
             worker_id = CAST(e.value->>4 AS BIGINT)
          FROM" EACH
-        "WHERE jobs.id = CAST(e.value->>1 AS BIGINT) AND jobs.status = 'queued'"
+        "WHERE jobs.id = CAST(e.value->>1 AS BIGINT)"
     ))
     .bind(&values)
     .bind(tx.now.0)

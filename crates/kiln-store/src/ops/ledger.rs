@@ -254,7 +254,7 @@ impl Ledger {
                 ended = CAST(e.value->>2 AS BIGINT), outcome = e.value->>3,
                 reason = e.value->>4, token = COALESCE(e.value->>5, token)
              FROM" EACH
-            "WHERE attempts.id = CAST(e.value->>0 AS BIGINT) AND attempts.ended IS NULL"
+            "WHERE attempts.id = CAST(e.value->>0 AS BIGINT) AND attempts.outcome IS NULL"
         ))
         .bind(rows::to_json(&values)?)
         .execute(&mut **tx)
