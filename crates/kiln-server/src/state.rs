@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Config,
-    app::{board::Board, health::Health, narrate::Lines, renewals::Renewals},
+    app::{board::Board, health::Health, holders::Holders, narrate::Lines, renewals::Renewals},
     background::{Failed, Reception, Round},
     hints::Hints,
     metrics::Metrics,
@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub(crate) hellos: Semaphore,
     /// Renewals that wait to be written together.
     pub(crate) renewals: Renewals,
+    /// Who reports, and for which jobs.
+    pub(crate) holders: Holders,
 }
 
 /// As handlers get it.
@@ -85,6 +87,7 @@ impl State {
             board: Board::default(),
             hellos: Semaphore::new(HELLOS),
             renewals: Renewals::default(),
+            holders: Holders::default(),
         })
     }
 }

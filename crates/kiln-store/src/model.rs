@@ -15,7 +15,7 @@ pub use kiln_core::farm::{LeaseKey, wait::WaitReason};
 pub struct Moment(pub i64);
 
 /// SHA-256 of a token. The token itself is stored nowhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);
 
 /// Which of a session's sockets speaks for it. Each hello of the session is given

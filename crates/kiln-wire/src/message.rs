@@ -171,6 +171,10 @@ pub struct Offer {
     pub token: String,
     /// Whether the manifest's secrets are wanted.
     pub secrets: bool,
+    /// Where the job's log ends: a worker's lines come behind the server's. Absent where the
+    /// server does not know it now.
+    #[serde(default)]
+    pub log: Option<u64>,
 }
 
 /// What to do.

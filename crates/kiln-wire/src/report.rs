@@ -6,15 +6,15 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | `POST /worker/lease/{fence}/begun` | – | 204 when committed |
-//! | `POST /worker/lease/{fence}/event` | [`Event`] | 204 when committed |
+//! | `POST /worker/lease/{fence}/event` | [`Event`] | [`Stored`] of the log of a task that runs, else 204, when committed |
 //! | `PUT /worker/lease/{fence}/log?offset=N[&task=NAME]` | bytes, at most [`kiln_core::farm::limits::APPEND`] | [`Stored`] |
 //! | `PUT /worker/lease/{fence}/artifact?index=N&path=P&size=S&sha256=H` | bytes | 204 when committed |
 //! | `POST /worker/lease/{fence}/end` | [`End`] | 204 when committed |
 //! | `POST /worker/lease/{fence}/return` | [`Return`] | 204 when committed |
 //!
-//! A log has lines of the server's own before a worker's first: an append of no bytes at
-//! offset 0 tells where it ends, and that is where a worker begins. A task's log is there
-//! once its [`Event::Task`] with `running` was acknowledged.
+//! A log has lines of the server's own before a worker's first, and a worker begins where it
+//! ends: the offer says that of the job's log, and the answer to its [`Event::Task`] with
+//! `running` of a task's, which is there from then on. An append of no bytes at offset 0 asks.
 //!
 //! An error is [`Refusal`]. 401: no such worker. 409 `lease-lost`: this lease is
 //! not this session's, or has ended; the guest must go. 409 `offset`: the log

@@ -24,6 +24,9 @@ use crate::{
     report::{End, Return},
 };
 
+/// With what each job's log begins.
+const FIRST: &[u8] = b"[farm] first line of the job\n";
+
 /// What the server has seen and what it is told to do.
 #[derive(Default)]
 pub struct Seen {
@@ -143,11 +146,12 @@ impl Server {
             artifact_limit: 1 << 30,
             token: "kiln_j_token".to_owned(),
             secrets: true,
+            log: Some(FIRST.len() as u64),
         };
         change(&mut offer);
         let fence = offer.fence;
         let mut seen = self.seen();
-        let first = b"[farm] first line of the job\n".to_vec();
+        let first = FIRST.to_vec();
         seen.logs.insert((fence, None), first);
         let lease = Lease {
             offer,

@@ -114,30 +114,30 @@ pub(crate) async fn begun(state: &State, key: LeaseKey<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Something happened in the job.
-pub(crate) async fn event(state: &State, key: LeaseKey<'_>, event: Event) -> Result<()> {
+/// Something happened in the job. Of a task that runs it gives where the task's log ends.
+pub(crate) async fn event(state: &State, key: LeaseKey<'_>, event: Event) -> Result<Option<u64>> {
     match event {
-        Event::Task { task, status } => move_task(state, key, &task, status).await,
-        Event::Source { index, commit } => source(state, key, index, &commit).await,
-        Event::Started { digest, settle_ms } => started(state, key, &digest, settle_ms).await,
+        Event::Task {
+            task,
+            status: TaskStatus::Running,
+        } => return runs(state, key, &task).await.map(Some),
+        Event::Task { task, status } => {
+            let changed = state.store.set_task(key, &task, status).await?;
+            state.hints.changed(&changed);
+        }
+        Event::Source { index, commit } => source(state, key, index, &commit).await?,
+        Event::Started { digest, settle_ms } => started(state, key, &digest, settle_ms).await?,
     }
+    Ok(None)
 }
 
-async fn move_task(state: &State, key: LeaseKey<'_>, task: &str, status: TaskStatus) -> Result<()> {
-    if status == TaskStatus::Running {
-        let lease = lease(state, key).await?;
-        let tasks = state.store.tasks(&[lease.job.id]).await?;
-        if !tasks.iter().any(|known| known.name == task) {
-            return Err(invalid("this job has no such task"));
-        }
-        if !lease.begun {
-            return Err(invalid("no task runs before `begun`"));
-        }
-        narrate::task(state, key, lease.job.id, task).await?;
-    }
-    let changed = state.store.set_task(key, task, status).await?;
-    state.hints.changed(&changed);
-    Ok(())
+/// A task runs: its log begins before anybody can see that.
+async fn runs(state: &State, key: LeaseKey<'_>, task: &str) -> Result<u64> {
+    let job = state.store.may_run(key, task).await?;
+    let stored = narrate::task(state, key, job, task).await?;
+    let running = state.store.set_task(key, task, TaskStatus::Running);
+    state.hints.changed(&running.await?);
+    Ok(stored)
 }
 
 async fn source(state: &State, key: LeaseKey<'_>, index: u32, commit: &str) -> Result<()> {
@@ -196,7 +196,7 @@ pub(crate) async fn append(
     offset: u64,
     bytes: Bytes,
 ) -> Result<u64> {
-    let job = state.store.holds(key).await?;
+    let job = state.holders.job(&state.store, key).await?;
     let name = match task {
         None => LogName::Job(job),
         Some(task) => LogName::Task(job, task),

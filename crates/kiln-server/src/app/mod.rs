@@ -9,6 +9,7 @@ pub(crate) mod board;
 mod error;
 pub(crate) mod groups;
 pub(crate) mod health;
+pub(crate) mod holders;
 mod input;
 pub(crate) mod jobs;
 pub(crate) mod leases;

@@ -63,17 +63,16 @@ fn undelivered(text: &str) -> Vec<&'static str> {
     lines
 }
 
-/// Writes a task's first line under its lease, if its log has none.
+/// Writes a task's first line under its lease, if its log has none. Gives where the log ends.
 pub(crate) async fn task(
     state: &State,
     lease: LeaseKey<'_>,
     job: JobId,
     task: &str,
-) -> Result<(), AppendError> {
+) -> Result<u64, AppendError> {
     let log = LogName::Task(job, task.to_owned());
     let line = format!("{MARK} task {task}");
-    state.objects.begin(lease, &log, &line).await?;
-    Ok(())
+    state.objects.begin(lease, &log, &line).await
 }
 
 /// Does what the farm decides about jobs. Where that ends some, or attempts at them, their

@@ -1,15 +1,12 @@
 //! Workers' sessions: hello, what they are, what they have leases for.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::join_all;
-use kiln_core::farm::{Fence, JobId, SessionId};
+use kiln_core::farm::{Fence, JobId, LogName, SessionId, WorkerId};
 use kiln_store::{
     StoreError,
-    model::{Hello, Lease, Renewal, SessionState, TokenHash, Voice, Worker},
+    model::{Hello, Renewal, SessionState, TokenHash, Voice, Worker},
 };
 use kiln_wire::message::{FromServer, Offer, Recipe};
 
@@ -19,6 +16,7 @@ use crate::{state::State, urls};
 /// What there is to tell a session, now and from then on.
 #[derive(Debug)]
 pub(crate) struct Told {
+    worker: WorkerId,
     session: SessionId,
     /// By which it is told.
     voice: Voice,
@@ -54,6 +52,7 @@ pub(crate) async fn hello(
     let known = hello.leases.iter().copied();
     let known = known.filter(|fence| !lost.contains(fence)).collect();
     let told = Told {
+        worker: worker.id,
         session: hello.session.clone(),
         voice,
         seat: state.board.take(&hello.session, known),
@@ -159,29 +158,25 @@ impl Told {
     /// When the database fails; then there is more to tell the next time.
     /// [`StoreError::Conflict`] when another voice tells the session, here or at another server.
     pub(crate) async fn news(&mut self, state: &State) -> Result<Vec<FromServer>, StoreError> {
-        let leases = state.store.leases(&self.session).await?;
-        let there: HashSet<Fence> = leases.iter().map(|lease| lease.fence).collect();
+        let leases = state.store.fences(&self.session).await?;
         let mut news = Vec::new();
-        self.jobs = leases
-            .iter()
-            .map(|lease| (lease.fence, lease.job.id))
-            .collect();
+        self.jobs = leases.iter().copied().collect();
+        let there = &self.jobs;
         self.seat.known(|known| {
             known.retain(|fence| {
-                let stays = there.contains(fence);
+                let stays = there.contains_key(fence);
                 if !stays {
                     news.push(FromServer::Cancel { fence: *fence });
                 }
                 stays
             });
         });
-        let voice = self.voice;
-        let mut fresh = leases;
+        let mut fresh: Vec<Fence> = leases.into_iter().map(|(fence, _)| fence).collect();
         self.seat
-            .known(|known| fresh.retain(|lease| !known.contains(&lease.fence)));
+            .known(|known| fresh.retain(|fence| !known.contains(fence)));
         let offers = fresh
             .into_iter()
-            .map(async |lease| (lease.fence, offer(state, lease, voice).await));
+            .map(async |fence| (fence, self.offer(state, fence).await));
         // Side by side: each waits for a commit, which may be the same.
         for (fence, offered) in join_all(offers).await {
             match offered {
@@ -198,28 +193,34 @@ impl Told {
         }
         Ok(news)
     }
-}
 
-/// What a worker needs for a job. Each offer of a lease has a new token; the one
-/// before it is worth nothing any more, for its worker never got it or lost it.
-async fn offer(state: &State, lease: Lease, voice: Voice) -> Result<Offer, StoreError> {
-    let (token, hash) =
-        token::make(token::Kind::Job).map_err(|error| StoreError::Unavailable(error.into()))?;
-    let kept = state.store.set_offers_token(lease.fence, hash, voice);
-    kept.await?;
-    let job = lease.job;
-    let text = state.store.manifest(job.id).await?;
-    let origin = &state.config.origin;
-    Ok(Offer {
-        fence: lease.fence,
-        attempt: lease.attempt,
-        job: job.id,
-        url: urls::job(origin, &lease.owner_name, job.id),
-        owner: urls::user(origin, &lease.owner_name),
-        recipe: Recipe::Manifest { text },
-        deadline_seconds: job.deadline_seconds,
-        artifact_limit: state.config.artifact_limit,
-        token,
-        secrets: job.secrets,
-    })
+    /// What a worker needs for a job. Each offer of a lease has a new token; the one
+    /// before it is worth nothing any more, for its worker never got it or lost it.
+    async fn offer(&self, state: &State, fence: Fence) -> Result<Offer, StoreError> {
+        let unavailable = |error: std::io::Error| StoreError::Unavailable(error.into());
+        let (token, hash) = token::make(token::Kind::Job).map_err(unavailable)?;
+        let kept = state.store.set_offers_token(fence, hash, self.voice);
+        kept.await?;
+        let lease = state.store.lease(self.worker, &self.session, fence);
+        let lease = lease.await?.ok_or(StoreError::LeaseLost)?;
+        let job = lease.job;
+        let log = LogName::Job(job.id);
+        let origin = &state.config.origin;
+        Ok(Offer {
+            fence,
+            attempt: lease.attempt,
+            job: job.id,
+            url: urls::job(origin, &lease.owner_name, job.id),
+            owner: urls::user(origin, &lease.owner_name),
+            recipe: Recipe::Manifest {
+                text: job.manifest.unwrap_or_default(),
+            },
+            deadline_seconds: job.deadline_seconds,
+            artifact_limit: state.config.artifact_limit,
+            token,
+            secrets: job.secrets,
+            // Whoever is not told asks.
+            log: state.objects.stored(&log).await.ok(),
+        })
+    }
 }

@@ -5,7 +5,7 @@ use axum::{
     extract::{FromRequestParts, Path},
 };
 use http::{HeaderMap, header, request::Parts};
-use kiln_core::farm::{Fence, SessionId};
+use kiln_core::farm::{Fence, SessionId, WorkerId};
 use kiln_store::model::{LeaseKey, TokenHash, Worker};
 use kiln_wire::report::SESSION_HEADER;
 
@@ -28,7 +28,7 @@ pub(super) struct Caller {
 /// A report's: what it is reported under.
 #[derive(Debug)]
 pub(super) struct Holder {
-    caller: Caller,
+    worker: WorkerId,
     session: SessionId,
     fence: Fence,
 }
@@ -36,7 +36,7 @@ pub(super) struct Holder {
 impl Holder {
     pub(super) fn key(&self) -> LeaseKey<'_> {
         LeaseKey {
-            worker: self.caller.worker.id,
+            worker: self.worker,
             session: &self.session,
             fence: self.fence,
         }
@@ -47,8 +47,7 @@ impl FromRequestParts<Shared> for Caller {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Refused> {
-        let token = bearer(&parts.headers).ok_or(Refused::Unauthorized)?;
-        let token = token::hash(token);
+        let token = token_of(parts)?;
         match sessions::worker(state, token).await? {
             Some(worker) => Ok(Self { worker, token }),
             None => Err(Refused::Unauthorized),
@@ -60,7 +59,9 @@ impl FromRequestParts<Shared> for Holder {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Refused> {
-        let caller = Caller::from_request_parts(parts, state).await?;
+        let token = token_of(parts)?;
+        let worker = state.holders.worker(&state.store, token).await?;
+        let worker = worker.ok_or(Refused::Unauthorized)?;
         let session = parts.headers.get(SESSION_HEADER);
         let session = session.and_then(|value| value.to_str().ok());
         let session = session.and_then(|text| SessionId::try_from(text.to_owned()).ok());
@@ -72,11 +73,16 @@ impl FromRequestParts<Shared> for Holder {
         let fence = path.ok().and_then(|Path(fence)| fence.parse().ok());
         let fence = fence.ok_or_else(|| Refused::invalid("a lease is a number"))?;
         Ok(Self {
-            caller,
+            worker,
             session,
             fence,
         })
     }
+}
+
+fn token_of(parts: &Parts) -> Result<TokenHash, Refused> {
+    let token = bearer(&parts.headers).ok_or(Refused::Unauthorized)?;
+    Ok(token::hash(token))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -9,6 +9,7 @@ use axum::{
         FromRequest, Query, Request, State,
         rejection::{JsonRejection, QueryRejection},
     },
+    response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -67,9 +68,12 @@ pub(super) async fn event(
     State(state): State<Shared>,
     holder: Holder,
     Words(event): Words<Event>,
-) -> Done {
-    leases::event(&state, holder.key(), event).await?;
-    Ok(DONE)
+) -> Result<Response, Refused> {
+    let stored = leases::event(&state, holder.key(), event).await?;
+    Ok(match stored {
+        Some(stored) => Json(Stored { stored }).into_response(),
+        None => DONE.into_response(),
+    })
 }
 
 pub(super) async fn end(

@@ -119,6 +119,24 @@ impl Store {
         Ok(sessions)
     }
 
+    /// The fences of a session's leases that have not ended, and their jobs.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn fences(&self, session: &SessionId) -> Result<Vec<(Fence, JobId)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, job_id FROM attempts WHERE session_id = $1 AND ended IS NULL ORDER BY id",
+        )
+        .bind(session.as_str())
+        .fetch_all(&self.pool)
+        .await?;
+        let fence = |row: &sqlx::any::AnyRow| {
+            let job = JobId(rows::number(row, "job_id")?);
+            Ok((Fence(row.try_get("id")?), job))
+        };
+        rows.iter().map(fence).collect()
+    }
+
     /// The leases of a session that have not ended, by fence: a list, so without
     /// their jobs' manifests.
     ///
@@ -167,6 +185,33 @@ impl Store {
         row.as_ref()
             .map(|row| rows::lease(row, rows::job(row)?))
             .transpose()
+    }
+
+    /// Whether this task may run under a lease that has not ended, and whose job it is.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`]; [`StoreError::NotFound`] for a task that the job has not;
+    /// [`StoreError::Conflict`] before [`Store::begun`] was said.
+    pub async fn may_run(&self, lease: LeaseKey<'_>, task: &str) -> Result<JobId, StoreError> {
+        let row = sqlx::query(
+            "SELECT a.job_id, a.begun, t.id AS task FROM attempts a
+             LEFT JOIN tasks t ON t.job_id = a.job_id AND t.name = $4
+             WHERE a.id = $1 AND a.session_id = $2 AND a.worker_id = $3 AND a.ended IS NULL",
+        )
+        .bind(lease.fence.0)
+        .bind(lease.session.as_str())
+        .bind(i64::from(lease.worker.0))
+        .bind(task)
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::LeaseLost)?;
+        if row.try_get::<Option<i64>, _>("task")?.is_none() {
+            return Err(StoreError::NotFound("task"));
+        }
+        if row.try_get::<Option<i64>, _>("begun")?.is_none() {
+            return Err(StoreError::Conflict("no task runs before `begun`".into()));
+        }
+        Ok(JobId(rows::number(&row, "job_id")?))
     }
 
     /// The job of a lease that has not ended.

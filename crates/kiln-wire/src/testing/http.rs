@@ -126,6 +126,7 @@ impl Seen {
     }
 
     fn event(&mut self, fence: Fence, body: &[u8]) -> Option<Answer> {
+        let mut answer = taken();
         let what = match serde_json::from_slice(body).ok()? {
             Event::Task { task, status } => {
                 if status == TaskStatus::Running {
@@ -133,6 +134,8 @@ impl Seen {
                     if log.is_empty() {
                         log.extend_from_slice(b"[farm] first line\n");
                     }
+                    let stored = log.len() as u64;
+                    answer = Some(json(StatusCode::OK, &Stored { stored }));
                 }
                 format!("task {task} {status}")
             }
@@ -143,7 +146,7 @@ impl Seen {
         if self.said.last() != Some(&format!("{fence} {what}")) {
             self.note(fence, &what);
         }
-        taken()
+        answer
     }
 
     fn append(

@@ -54,6 +54,8 @@ struct Prepared {
     machine: Watched,
     reporter: LeaseReporter,
     spool: Arc<Spool>,
+    /// Where its log ends at the server, if that is known.
+    log: Option<u64>,
     /// What its owner should know, first in its log.
     notices: Vec<String>,
 }
@@ -153,6 +155,7 @@ async fn prepare(
         },
         directory,
         spool,
+        log: offer.log,
         notices,
     })
 }
@@ -181,6 +184,7 @@ async fn run(worker: &Worker, lease: &Arc<Lease>, prepared: Prepared) {
         machine,
         reporter,
         spool,
+        log,
         notices,
     } = prepared;
     let running = Box::pin(async {
@@ -193,7 +197,7 @@ async fn run(worker: &Worker, lease: &Arc<Lease>, prepared: Prepared) {
     });
     let mut running = pin!(running);
     let live = worker.live.of_job(lease.fence);
-    let uploader = Uploader::new(Arc::clone(lease), Arc::clone(&spool));
+    let uploader = Uploader::new(Arc::clone(lease), Arc::clone(&spool), log);
     let mut uploading = pin!(uploader.run(live));
     let mut uploaded = None;
     let outcome = loop {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, convert::Infallible, io, sync::Arc, time::Durati
 
 use bytes::Bytes;
 use http::Method;
-use kiln_wire::report::Stored;
+use kiln_wire::report::{Event, Stored};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -40,11 +40,12 @@ enum End {
 }
 
 impl Uploader {
-    pub fn new(lease: Arc<Lease>, spool: Arc<Spool>) -> Self {
+    /// That of a job whose own log ends there, if that is known.
+    pub fn new(lease: Arc<Lease>, spool: Arc<Spool>, log: Option<u64>) -> Self {
         Self {
             lease,
             spool,
-            ends: HashMap::new(),
+            ends: log.map(|end| (LogId::Job, end)).into_iter().collect(),
         }
     }
 
@@ -89,8 +90,15 @@ impl Uploader {
     }
 
     async fn event(&mut self, json: Bytes) -> Result<(), End> {
-        match self.lease.post("event", json).await {
-            Answer::Taken(_) => Ok(()),
+        match self.lease.post("event", json.clone()).await {
+            Answer::Taken(answer) => {
+                if let Ok(Event::Task { task, .. }) = serde_json::from_slice(&json)
+                    && let Ok(Stored { stored }) = serde_json::from_slice(&answer)
+                {
+                    self.ends.insert(LogId::Task(task), stored);
+                }
+                Ok(())
+            }
             Answer::Lost => Err(End::Lost),
             Answer::Offset(_) => Err(End::Failed("an event has no offset".to_owned())),
             Answer::Refused(refusal) => {

@@ -30,7 +30,7 @@ async fn event(worker: &Worker<'_>, fence: Fence, task: &str, status: TaskStatus
     let path = format!("/worker/lease/{fence}/event");
     let body = json!({ "event": "task", "task": task, "status": status }).to_string();
     let reply = worker.report(Method::POST, &path, body).await;
-    assert_eq!(reply.status, StatusCode::NO_CONTENT, "{}", reply.text());
+    assert!(reply.status.is_success(), "{}", reply.text());
 }
 
 /// A job whose task `one` runs, and the path of that task's log.

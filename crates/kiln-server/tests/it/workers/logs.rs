@@ -79,11 +79,15 @@ async fn a_tasks_log_begins_when_it_runs_and_not_before() {
             .await
             .refused(400, "invalid");
     }
-    for _ in 0..2 {
-        worker.task(fence, "one", TaskStatus::Running).await.done();
-    }
+    let start = worker.task(fence, "one", TaskStatus::Running).await;
+    let start = start.stored();
     assert_eq!(farm.log(offer.job, Some("one")), "[kiln] task one\n");
-    let start = worker.append(fence, "0&task=one", "").await.stored();
+    for answer in [
+        worker.task(fence, "one", TaskStatus::Running).await,
+        worker.append(fence, "0&task=one", "").await,
+    ] {
+        assert_eq!(answer.stored(), start);
+    }
     let place = format!("{start}&task=one");
     worker.append(fence, &place, "hello\n").await.stored();
     assert_eq!(farm.log(offer.job, Some("one")), "[kiln] task one\nhello\n");

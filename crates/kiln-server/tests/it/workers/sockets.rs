@@ -22,6 +22,9 @@ async fn a_job_is_offered_with_all_that_its_worker_needs() {
     let text = MANIFEST.to_owned();
     assert_eq!(offer.recipe, kiln_wire::message::Recipe::Manifest { text });
     assert!(offer.token.starts_with("kiln_j_"));
+    let first = farm.log(id, None);
+    assert!(!first.is_empty());
+    assert_eq!(offer.log, Some(first.len() as u64));
     let job = farm.job(id).await;
     assert_eq!(
         (job.status, job.worker.as_deref()),

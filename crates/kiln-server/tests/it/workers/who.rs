@@ -118,6 +118,25 @@ async fn a_token_that_was_taken_back_is_none() {
 }
 
 #[tokio::test]
+async fn nor_is_it_for_long_one_of_who_has_just_reported() {
+    let farm = Farm::new().await;
+    let (worker, offer) = farm.leased().await;
+    // It changes nothing, however often it is said.
+    let asks = || worker.append(offer.fence, "0", "");
+    asks().await.done();
+    farm.store.revoke_worker("one").await.unwrap();
+    let refused = async {
+        while asks().await.status.is_success() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let soon = std::time::Duration::from_secs(20);
+    tokio::time::timeout(soon, refused).await.unwrap();
+    refuses_all(&worker, offer.fence, 401, "unauthorized").await;
+    unchanged(&farm, &offer).await;
+}
+
+#[tokio::test]
 async fn another_workers_lease_is_none_even_with_that_workers_session() {
     let farm = Farm::new().await;
     let (one, offer) = farm.leased().await;
