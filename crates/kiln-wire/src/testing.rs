@@ -61,6 +61,8 @@ pub struct Seen {
 pub struct Faults {
     /// Live bytes are not answered: the socket is slow.
     pub slow_socket: bool,
+    /// Renewals are not answered: the server's database is away.
+    pub no_renewals: bool,
     /// Logs are to be gathered.
     pub gather: Option<Gather>,
     /// So many of the next reports are stored and answered with 503.

@@ -60,7 +60,9 @@ async fn converse(server: &Server, socket: &mut Socket) -> Option<()> {
                 FromWorker::Renew { leases } => {
                     let lost = server.seen().lost(&leases);
                     server.change(|seen| seen.renewed = leases);
-                    say(socket, &FromServer::Renewed { lost }).await?;
+                    if !server.seen().faults.no_renewals {
+                        say(socket, &FromServer::Renewed { lost }).await?;
+                    }
                 }
                 FromWorker::Hello(_) => return None,
             },

@@ -127,21 +127,26 @@ async fn conversation(
     renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // What has changed since the hello is found out at once.
     let mut told: Option<State> = None;
-    let mut heard = Instant::now();
+    // What else a server says or passes on, it says without its database.
+    let mut renewed = Instant::now();
     let mut live = worker.live.outgoing().await;
     loop {
         tokio::select! {
             message = socket.next() => {
-                heard = Instant::now();
                 match message? {
                     FromServer::Passed => live.passed(),
-                    message => if let Some(left) = heed(worker, message) {
-                        return Ok(left);
+                    message => {
+                        if matches!(message, FromServer::Renewed { .. }) {
+                            renewed = Instant::now();
+                        }
+                        if let Some(left) = heed(worker, message) {
+                            return Ok(left);
+                        }
                     }
                 }
             }
-            () = sleep_until(heard + every * SILENCE) => {
-                let why = "the server says nothing any more".to_owned();
+            () = sleep_until(renewed + every * SILENCE) => {
+                let why = "the server renews no leases any more".to_owned();
                 return Ok(Left::For(why));
             }
             piece = live.next() => socket.send_live(&piece).await?,

@@ -177,6 +177,12 @@ impl Spool {
         }
     }
 
+    /// Whether something comes behind the item that was given last.
+    pub fn has_more(&self) -> bool {
+        let inner = self.lock();
+        inner.ring.len() > inner.front
+    }
+
     /// The item that was given last is stored.
     pub fn pop(&self) {
         let mut inner = self.lock();

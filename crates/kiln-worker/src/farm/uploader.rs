@@ -1,7 +1,11 @@
 //! A job's events and logs on their way from the spool to the server, one after
 //! the other, each until it is stored.
+//!
+//! A few lines of the job's own log let events pass that wait behind them, for the sake of one
+//! append instead of several. No event says that this log ended: the job's end does, which comes
+//! when all is uploaded. Nothing else changes places.
 
-use std::{collections::HashMap, convert::Infallible, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, convert::Infallible, io, mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Method;
@@ -15,12 +19,17 @@ use super::{
 };
 use crate::LogId;
 
+/// So many bytes of the job's log let events pass.
+const FEW: usize = 4096;
+
 /// What is uploaded how far.
 pub(super) struct Uploader {
     lease: Arc<Lease>,
     spool: Arc<Spool>,
     /// Where each log ends at the server.
     ends: HashMap<LogId, u64>,
+    /// The end of the job's log, which lets events pass.
+    late: Vec<u8>,
 }
 
 /// What became of bytes, and where their log ends now.
@@ -46,6 +55,7 @@ impl Uploader {
             lease,
             spool,
             ends: log.map(|end| (LogId::Job, end)).into_iter().collect(),
+            late: Vec::new(),
         }
     }
 
@@ -75,18 +85,40 @@ impl Uploader {
             match item {
                 Item::Event(json) => self.event(json).await?,
                 Item::Log(log, bytes) => {
+                    if log != LogId::Job || self.late.len() + bytes.len() > FEW {
+                        self.rest().await?;
+                    }
                     let at = self.end(&log).await?;
+                    let late = Bytes::from(mem::take(&mut self.late));
+                    let bytes = [late, bytes].concat().into();
                     let bytes = self.gathered(live, &log, at, bytes).await.map_err(failed)?;
-                    let shown = show_on(&spool, live, (&log, at, bytes.clone()));
-                    tokio::select! {
-                        stored = self.log(&log, at, bytes) => stored?,
-                        never = shown => match never.map_err(failed)? {},
+                    if log == LogId::Job && bytes.len() <= FEW && self.spool.has_more() {
+                        self.late = bytes.into();
+                    } else {
+                        let shown = show_on(&spool, live, (&log, at, bytes.clone()));
+                        tokio::select! {
+                            stored = self.log(&log, at, bytes) => stored?,
+                            never = shown => match never.map_err(failed)? {},
+                        }
                     }
                 }
             }
             self.spool.pop();
+            if !self.spool.has_more() {
+                self.rest().await?;
+            }
         }
         Ok(())
+    }
+
+    /// Appends what let events pass.
+    async fn rest(&mut self) -> Result<(), End> {
+        let late = Bytes::from(mem::take(&mut self.late));
+        if late.is_empty() {
+            return Ok(());
+        }
+        let at = self.end(&LogId::Job).await?;
+        self.log(&LogId::Job, at, late).await
     }
 
     async fn event(&mut self, json: Bytes) -> Result<(), End> {

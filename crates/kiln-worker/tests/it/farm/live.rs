@@ -127,6 +127,20 @@ async fn an_event_is_not_held_up_by_what_is_gathered_before_it() {
 }
 
 #[tokio::test]
+async fn a_server_that_renews_no_lease_is_left_however_much_it_passes_on() {
+    let farm = gathering();
+    farm.server.faults(|faults| faults.no_renewals = true);
+    let fence = farm
+        .server
+        .offer(1, &script("while sleep 0.2; do echo hello; done"));
+    let left = |seen: &Seen| (seen.hellos.len() > 1).then(|| seen.live.len());
+    let passed = soon(farm.server.until(left)).await;
+    assert!(passed > 2, "{passed}");
+    farm.server.cancel(fence);
+    farm.drained().await;
+}
+
+#[tokio::test]
 async fn a_slow_socket_gets_no_more_than_it_answers_and_holds_nothing_up() {
     let farm = gathering();
     farm.server.faults(|faults| faults.slow_socket = true);
