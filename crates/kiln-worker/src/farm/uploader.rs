@@ -250,3 +250,62 @@ async fn show_on(
     }
     std::future::pending().await
 }
+
+#[cfg(test)]
+mod tests {
+    use kiln_core::farm::{JobId, SessionId};
+    use kiln_wire::{
+        client::{Client, Options},
+        testing::Server,
+    };
+
+    use super::*;
+    use crate::farm::{live::Lives, spool::Voice};
+
+    #[tokio::test]
+    async fn a_few_lines_of_the_job_let_events_pass_and_no_other_log_does() {
+        let server = Server::start();
+        let fence = server.offer(1, "image: debian/stable\n");
+        let client = Client::new(&server.target(), &Options::default()).unwrap();
+        let session = SessionId::new([1; 16]);
+        let lease = Lease::new(client, session, fence, JobId(1));
+        let spool = Spool::new(tempfile::tempfile().unwrap(), 1 << 20).unwrap();
+        let say = async |log: LogId, text: &str| {
+            let said = spool.append(&log, text.as_bytes(), Voice::Kiln).await;
+            said.unwrap();
+        };
+        let build = || LogId::Task("build".to_owned());
+        let status = async |status: &str| {
+            let event = format!(r#"{{"event":"task","task":"build","status":"{status}"}}"#);
+            spool.event(event.as_bytes()).await.unwrap();
+        };
+        say(LogId::Job, "one\n").await;
+        status("running").await;
+        say(LogId::Job, "two\n").await;
+        say(build(), "three\n").await;
+        say(LogId::Job, "four\n").await;
+        status("success").await;
+        say(LogId::Job, "five\n").await;
+        say(LogId::Job, &"six\n".repeat(FEW / 4)).await;
+        spool.close();
+        let live = Lives::new().of_job(fence);
+        let uploader = Uploader::new(Arc::new(lease), Arc::new(spool), None);
+        uploader.run(live).await.unwrap();
+        assert_eq!(
+            server.said(fence),
+            [
+                "task build running",
+                "log job",
+                "log build",
+                "task build success",
+                "log job",
+                "log job",
+            ]
+        );
+        let log = server.log(fence, None);
+        let words = log.split_once('\n').unwrap().1;
+        let six = "six\n".repeat(FEW / 4);
+        assert_eq!(words, format!("one\ntwo\nfour\nfive\n{six}"));
+        assert!(server.log(fence, Some("build")).ends_with("line\nthree\n"));
+    }
+}
