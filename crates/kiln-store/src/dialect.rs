@@ -60,8 +60,8 @@ impl Engine {
             // not stop the others for long.
             //
             // What it knows of a table's size is a minute old, and a plan stays that was made
-            // when the table was small: then it reads the whole queue for one job. But all
-            // that is asked here is for a few rows by their keys.
+            // when the table was small: then it reads the whole queue for one job. But what is
+            // asked all the time is for a few rows by their keys.
             Self::Postgres => {
                 "SET enable_seqscan = off; SET enable_mergejoin = off; SET jit = off; \
                  SET lock_timeout = '20s'; SET statement_timeout = '60s'; \

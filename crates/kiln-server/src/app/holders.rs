@@ -1,4 +1,4 @@
-//! Who reports, and for which job: asked of the database once, and not with each report.
+//! Who reports, and for which job: not asked of the database with each report.
 //!
 //! Nothing is decided by this alone: each report is done under its lease, and the database
 //! looks at that.
@@ -70,6 +70,11 @@ impl Holders {
         let whose = (lease.worker, lease.session.clone(), job);
         self.jobs.put(lease.fence, whose);
         Ok(job)
+    }
+
+    /// A lease has ended: who goes on reporting under it is looked up.
+    pub(crate) fn forget(&self, fence: Fence) {
+        self.jobs.lock().remove(&fence);
     }
 }
 

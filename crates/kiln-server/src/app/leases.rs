@@ -202,7 +202,11 @@ pub(crate) async fn append(
         Some(task) => LogName::Task(job, task),
     };
     let length = bytes.len() as u64;
-    let stored = state.objects.append(key, &name, offset, bytes).await?;
+    let stored = state.objects.append(key, &name, offset, bytes).await;
+    if matches!(stored, Err(AppendError::LeaseLost)) {
+        state.holders.forget(key.fence);
+    }
+    let stored = stored?;
     // What was there already was counted when it came.
     let new = length.min(stored.saturating_sub(offset));
     state.metrics.log_bytes.inc_by(new);

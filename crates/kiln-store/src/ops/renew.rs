@@ -154,7 +154,7 @@ async fn prolong(tx: &mut Tx, fences: &[serde_json::Value]) -> Result<(), StoreE
         return Ok(());
     }
     sqlx::query(each!(tx.engine,
-        "UPDATE attempts SET expires = $2 WHERE ended IS NULL AND expires < $2
+        "UPDATE attempts SET expires = $2 WHERE outcome IS NULL AND expires < $2
          AND id IN (SELECT CAST(e.value->>0 AS BIGINT) FROM" EACH ")"
     ))
     .bind(rows::to_json(&fences)?)

@@ -51,7 +51,7 @@ start() {
 # In parts of it or whole.
 each() {
 	for one in $server $(cat "/proc/$server/task/$server/children"); do
-		kill "-$1" "$one" || :
+		kill "-$1" "$one" 2>/dev/null || :
 	done
 }
 

@@ -127,7 +127,8 @@ async fn conversation(
     renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // What has changed since the hello is found out at once.
     let mut told: Option<State> = None;
-    // What else a server says or passes on, it says without its database.
+    // Live bytes are passed on without the database, and a cancel needs no write: only this
+    // shows that leases are prolonged.
     let mut renewed = Instant::now();
     let mut live = worker.live.outgoing().await;
     loop {

@@ -54,8 +54,8 @@ struct Prepared {
     machine: Watched,
     reporter: LeaseReporter,
     spool: Arc<Spool>,
-    /// Where its log ends at the server, if that is known.
-    log: Option<u64>,
+    /// Where the job's log ends at the server, if that is known.
+    log_end: Option<u64>,
     /// What its owner should know, first in its log.
     notices: Vec<String>,
 }
@@ -155,7 +155,7 @@ async fn prepare(
         },
         directory,
         spool,
-        log: offer.log,
+        log_end: offer.log,
         notices,
     })
 }
@@ -184,7 +184,7 @@ async fn run(worker: &Worker, lease: &Arc<Lease>, prepared: Prepared) {
         machine,
         reporter,
         spool,
-        log,
+        log_end,
         notices,
     } = prepared;
     let running = Box::pin(async {
@@ -197,7 +197,7 @@ async fn run(worker: &Worker, lease: &Arc<Lease>, prepared: Prepared) {
     });
     let mut running = pin!(running);
     let live = worker.live.of_job(lease.fence);
-    let uploader = Uploader::new(Arc::clone(lease), Arc::clone(&spool), log);
+    let uploader = Uploader::new(Arc::clone(lease), Arc::clone(&spool), log_end);
     let mut uploading = pin!(uploader.run(live));
     let mut uploaded = None;
     let outcome = loop {

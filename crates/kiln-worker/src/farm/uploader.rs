@@ -50,11 +50,11 @@ enum End {
 
 impl Uploader {
     /// That of a job whose own log ends there, if that is known.
-    pub fn new(lease: Arc<Lease>, spool: Arc<Spool>, log: Option<u64>) -> Self {
+    pub fn new(lease: Arc<Lease>, spool: Arc<Spool>, log_end: Option<u64>) -> Self {
         Self {
             lease,
             spool,
-            ends: log.map(|end| (LogId::Job, end)).into_iter().collect(),
+            ends: log_end.map(|end| (LogId::Job, end)).into_iter().collect(),
             late: Vec::new(),
         }
     }
@@ -81,6 +81,8 @@ impl Uploader {
     async fn all(&mut self, live: &mut JobLive) -> Result<(), End> {
         let failed = |error: std::io::Error| End::Failed(error.to_string());
         let spool = Arc::clone(&self.spool);
+        // What says why a job was stopped may be all that there is time for.
+        let stopped = self.lease.cancelled();
         while let Some(item) = self.spool.front().await.map_err(failed)? {
             match item {
                 Item::Event(json) => self.event(json).await?,
@@ -89,10 +91,13 @@ impl Uploader {
                         self.rest().await?;
                     }
                     let at = self.end(&log).await?;
-                    let late = Bytes::from(mem::take(&mut self.late));
-                    let bytes = [late, bytes].concat().into();
+                    let bytes = match mem::take(&mut self.late) {
+                        late if late.is_empty() => bytes,
+                        late => [late.into(), bytes].concat().into(),
+                    };
                     let bytes = self.gathered(live, &log, at, bytes).await.map_err(failed)?;
-                    if log == LogId::Job && bytes.len() <= FEW && self.spool.has_more() {
+                    let few = log == LogId::Job && bytes.len() <= FEW;
+                    if few && self.spool.has_more() && !*stopped.borrow() {
                         self.late = bytes.into();
                     } else {
                         let shown = show_on(&spool, live, (&log, at, bytes.clone()));
@@ -143,12 +148,13 @@ impl Uploader {
     }
 
     /// Where a log ends at the server.
-    async fn end(&self, log: &LogId) -> Result<u64, End> {
+    async fn end(&mut self, log: &LogId) -> Result<u64, End> {
         match self.ends.get(log) {
             Some(end) => Ok(*end),
             None => {
                 let (Put::Taken(end) | Put::Elsewhere(end)) =
                     self.put(log, 0, &Bytes::new()).await?;
+                self.ends.insert(log.clone(), end);
                 Ok(end)
             }
         }

@@ -171,10 +171,9 @@ async fn fill(disk: Option<&Disk>, length: Duration) -> bool {
 
 /// A new version is started, as far as anybody else can see.
 async fn roll(farm: &Farm, process: &Process) {
-    if !process.leave().await {
+    if !process.roll().await {
         farm.record.say(Event::Left {
             what: format!("{} does not leave when asked to; it", process.name),
         });
     }
-    process.up();
 }

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     process::Command,
-    sync::watch,
+    sync::{Mutex, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -45,6 +45,8 @@ pub struct Process {
     log: PathBuf,
     clock: Option<PathBuf>,
     wish: watch::Sender<bool>,
+    /// Who makes another version of it. The next waits.
+    rolling: Mutex<()>,
     pid: Arc<AtomicU32>,
     starts: Arc<AtomicU32>,
     keeper: JoinHandle<()>,
@@ -72,6 +74,7 @@ impl Process {
             log,
             clock,
             wish,
+            rolling: Mutex::new(()),
             pid,
             starts,
             keeper: tokio::spawn(keeping),
@@ -105,8 +108,15 @@ impl Process {
         self.wish.send_replace(true);
     }
 
-    /// Asks it to end and waits until it has; whether it did.
-    pub async fn leave(&self) -> bool {
+    /// Asks it to end, waits until it has, and starts it again; whether it did.
+    pub async fn roll(&self) -> bool {
+        let _one = self.rolling.lock().await;
+        let left = self.leave().await;
+        self.up();
+        left
+    }
+
+    async fn leave(&self) -> bool {
         self.wish.send_replace(false);
         self.signal(Signal::TERM);
         let gone = async {
@@ -149,7 +159,7 @@ impl Process {
         })
     }
 
-    /// How often it was started.    /// How often it was started.
+    /// How often it was started.
     pub fn starts(&self) -> u32 {
         self.starts.load(Ordering::Relaxed)
     }

@@ -209,7 +209,10 @@ impl Sim {
 
     /// Does what the server says.
     fn heeds(&mut self, place: usize, message: Down) {
-        if let Some(socket) = &mut self.workers[place].socket {
+        let prolongs = matches!(message, Down::Welcome(_) | Down::Renewed(_));
+        if let Some(socket) = &mut self.workers[place].socket
+            && prolongs
+        {
             socket.heard = self.world.now;
         }
         match message {

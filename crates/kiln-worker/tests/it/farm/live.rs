@@ -133,7 +133,7 @@ async fn a_server_that_renews_no_lease_is_left_however_much_it_passes_on() {
     let fence = farm
         .server
         .offer(1, &script("while sleep 0.2; do echo hello; done"));
-    let left = |seen: &Seen| (seen.hellos.len() > 1).then(|| seen.live.len());
+    let left = |seen: &Seen| (seen.hellos.len() > 1).then_some(seen.live.len());
     let passed = soon(farm.server.until(left)).await;
     assert!(passed > 2, "{passed}");
     farm.server.cancel(fence);
