@@ -158,7 +158,7 @@ impl Told {
     /// When the database fails; then there is more to tell the next time.
     /// [`StoreError::Conflict`] when another voice tells the session, here or at another server.
     pub(crate) async fn news(&mut self, state: &State) -> Result<Vec<FromServer>, StoreError> {
-        let leases = state.store.fences(&self.session).await?;
+        let leases = state.store.leases(&self.session).await?;
         let mut news = Vec::new();
         self.jobs = leases.iter().copied().collect();
         let there = &self.jobs;

@@ -160,8 +160,8 @@ impl Farm {
         let job = store.submit(&new).await.unwrap().0.id;
         self.hello().await;
         super::assign(&self.server).await.unwrap();
-        let lease = store.leases(&self.session).await.unwrap().pop().unwrap();
-        (job, lease.fence)
+        let (fence, _) = store.leases(&self.session).await.unwrap().pop().unwrap();
+        (job, fence)
     }
 
     /// Runs a job to its end, with so much in its logs and in an artifact.

@@ -9,7 +9,7 @@ use super::renew;
 use crate::{
     Store, StoreError,
     model::{Changed, Hello, KnownImage, Lease, LeaseKey, Moment, Session, SessionState, Voice},
-    rows::{self, job_columns, job_tables, listed_columns},
+    rows::{self, job_columns, job_tables},
     tx::{SECOND, Tx, write},
 };
 
@@ -119,11 +119,11 @@ impl Store {
         Ok(sessions)
     }
 
-    /// The fences of a session's leases that have not ended, and their jobs.
+    /// The leases of a session that have not ended, by fence, with their jobs.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn fences(&self, session: &SessionId) -> Result<Vec<(Fence, JobId)>, StoreError> {
+    pub async fn leases(&self, session: &SessionId) -> Result<Vec<(Fence, JobId)>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, job_id FROM attempts WHERE session_id = $1 AND ended IS NULL ORDER BY id",
         )
@@ -135,28 +135,6 @@ impl Store {
             Ok((Fence(row.try_get("id")?), job))
         };
         rows.iter().map(fence).collect()
-    }
-
-    /// The leases of a session that have not ended, by fence: a list, so without
-    /// their jobs' manifests.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn leases(&self, session: &SessionId) -> Result<Vec<Lease>, StoreError> {
-        let rows = sqlx::query(concat!(
-            "SELECT ",
-            listed_columns!(),
-            ", a.id AS fence, a.number, a.granted, a.begun, u.username AS owner_name FROM ",
-            job_tables!(),
-            " JOIN attempts a ON a.job_id = j.id JOIN users u ON u.id = j.owner_id
-              WHERE a.session_id = $1 AND a.ended IS NULL ORDER BY a.id"
-        ))
-        .bind(session.as_str())
-        .fetch_all(&self.pool)
-        .await?;
-        rows.iter()
-            .map(|row| rows::lease(row, rows::listed_job(row)?))
-            .collect()
     }
 
     /// One lease that has not ended, if it is that session's and that worker's.

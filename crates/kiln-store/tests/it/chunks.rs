@@ -30,7 +30,7 @@ async fn running(farm: &Farm) -> Running {
         .store
         .assign_after(async |_| Ok(Some("first\n".into())));
     assert_eq!(assigned.await.unwrap().jobs, [job]);
-    let fence = farm.store.leases(&builder.session).await.unwrap()[0].fence;
+    let fence = farm.store.leases(&builder.session).await.unwrap()[0].0;
     Running {
         job,
         log: LogName::Job(job),

@@ -171,13 +171,13 @@ impl Farm {
     pub async fn assigned(&self, builder: &Builder) -> Fence {
         self.store.assign().await.unwrap();
         let leases = self.store.leases(&builder.session).await.unwrap();
-        leases.last().expect("a lease").fence
+        leases.last().expect("a lease").0
     }
 
     /// The jobs that a builder has leases for, in the order in which it got them.
     pub async fn held(&self, builder: &Builder) -> Vec<JobId> {
         let leases = self.store.leases(&builder.session).await.unwrap();
-        leases.into_iter().map(|lease| lease.job.id).collect()
+        leases.into_iter().map(|(_, job)| job).collect()
     }
 
     pub async fn job(&self, id: JobId) -> Job {

@@ -5,7 +5,7 @@ use kiln_core::{
     job::{JobStatus, TaskStatus},
 };
 use kiln_store::{
-    model::{Job, NewArtifact, NewJob, Source},
+    model::{NewArtifact, NewJob, Source},
     testing,
 };
 
@@ -20,19 +20,17 @@ pub async fn a_job_goes_from_submit_to_success(farm: &Farm) {
     let assigned = farm.store.assign().await.unwrap();
     assert_eq!(assigned.jobs, [job]);
     assert_eq!(assigned.sessions, std::slice::from_ref(&alder.session));
-    let lease = farm.store.leases(&alder.session).await.unwrap().remove(0);
-    assert_eq!((lease.attempt, lease.begun), (1, false));
-    assert_eq!(lease.owner_name, "ann");
-    let listed = Job {
-        manifest: None,
-        ..farm.job(job).await
+    let leases = farm.store.leases(&alder.session).await.unwrap();
+    let [(fence, of)] = leases[..] else {
+        panic!("{leases:?}");
     };
-    assert_eq!(lease.job, listed);
-    let key = alder.key(lease.fence);
-    let same = farm.store.lease(alder.worker, &alder.session, lease.fence);
-    let same = same.await.unwrap().unwrap();
-    assert_eq!((same.fence, same.attempt), (lease.fence, lease.attempt));
-    assert_eq!(same.job, farm.job(job).await);
+    assert_eq!(of, job);
+    let lease = farm.store.lease(alder.worker, &alder.session, fence);
+    let lease = lease.await.unwrap().unwrap();
+    assert_eq!((lease.fence, lease.attempt, lease.begun), (fence, 1, false));
+    assert_eq!(lease.owner_name, "ann");
+    assert_eq!(lease.job, farm.job(job).await);
+    let key = alder.key(fence);
 
     farm.store.begun(key).await.unwrap();
     for task in ["build", "test"] {

@@ -404,7 +404,7 @@ pub async fn a_session_that_connects_again_learns_what_it_lost(farm: &Farm) {
     let (kept, lost) = (farm.submit(ann).await, farm.submit(ann).await);
     farm.store.assign().await.unwrap();
     let leases = farm.store.leases(&alder.session).await.unwrap();
-    let fences: Vec<Fence> = leases.iter().map(|lease| lease.fence).collect();
+    let fences: Vec<Fence> = leases.iter().map(|(fence, _)| *fence).collect();
     farm.store.cancel(lost, "cancelled").await.unwrap();
     farm.pass(600).await;
     let believed = [fences[0], fences[1], Fence(99)];

@@ -33,12 +33,14 @@ async fn work(store: Store, builder: Builder, jobs: Vec<JobId>) {
     for round in 0.. {
         fine(store.assign().await);
         let leases = fine(store.leases(&builder.session).await).unwrap();
-        let fences: Vec<_> = leases.iter().map(|lease| lease.fence).collect();
+        let fences: Vec<_> = leases.iter().map(|(fence, _)| *fence).collect();
         fine(store.renew(&builder.session, &fences).await);
-        for lease in leases {
-            let key = builder.key(lease.fence);
-            let number = lease.job.id.0 + round;
-            if number % 5 == 0 && !lease.begun {
+        for (fence, job) in leases {
+            let key = builder.key(fence);
+            let number = job.0 + round;
+            let lease = store.lease(builder.worker, &builder.session, fence);
+            let begun = fine(lease.await).flatten().is_some_and(|lease| lease.begun);
+            if number % 5 == 0 && !begun {
                 fine(store.give_back(key, "full", number % 2 == 0).await);
                 continue;
             }
@@ -272,13 +274,13 @@ pub async fn a_group_whose_jobs_end_at_once_ends_once(farm: &Farm) {
     let leases = farm.store.leases(&alder.session).await.unwrap();
     assert_eq!(leases.len(), 20);
     let mut all = JoinSet::new();
-    for lease in leases {
+    for (fence, _) in leases {
         let (store, worker, session) = (farm.store.clone(), alder.worker, alder.session.clone());
         all.spawn(async move {
             let key = LeaseKey {
                 worker,
                 session: &session,
-                fence: lease.fence,
+                fence,
             };
             store.end(key, JobStatus::Success, None, &[]).await.unwrap();
         });
@@ -306,9 +308,9 @@ pub async fn of_many_shares_those_with_the_next_turns_are_served(farm: &Farm) {
     let mut served: Vec<UserId> = Vec::new();
     for _ in 0..3 {
         while farm.store.assign().await.unwrap().assign {}
-        for lease in farm.store.leases(&alder.session).await.unwrap() {
-            served.push(lease.job.owner);
-            farm.end(&alder, lease.fence, JobStatus::Success).await;
+        for (fence, job) in farm.store.leases(&alder.session).await.unwrap() {
+            served.push(farm.job(job).await.owner);
+            farm.end(&alder, fence, JobStatus::Success).await;
         }
     }
     assert_eq!(served.len(), 120);

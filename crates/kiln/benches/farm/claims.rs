@@ -335,7 +335,7 @@ async fn work(
     let mut number = u64::from(session.as_str().as_bytes()[0]);
     while claims.recv().await.is_some() {
         let leases = store.leases(&session).await?;
-        let fence = leases.first().context("a lease")?.fence;
+        let (fence, _) = *leases.first().context("a lease")?;
         let key = LeaseKey {
             worker,
             session: &session,
@@ -353,11 +353,11 @@ async fn work(
         passes.is_free(&session);
     }
     // What it was given last, unheard.
-    for lease in store.leases(&session).await? {
+    for (fence, _) in store.leases(&session).await? {
         let key = LeaseKey {
             worker,
             session: &session,
-            fence: lease.fence,
+            fence,
         };
         store.end(key, JobStatus::Success, None, &[]).await?;
     }

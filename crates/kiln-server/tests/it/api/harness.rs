@@ -254,8 +254,8 @@ impl Worker<'_> {
         let taken = async {
             loop {
                 let leases = self.farm.store.leases(&self.session).await.unwrap();
-                if let Some(lease) = leases.iter().find(|lease| lease.job.id == job) {
-                    return lease.fence;
+                if let Some((fence, _)) = leases.into_iter().find(|(_, of)| *of == job) {
+                    return fence;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
